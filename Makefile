@@ -1,0 +1,35 @@
+# Two commands do everything: `make serve` and `make test`. Both set up what they need first, and
+# install nothing the second time.
+.PHONY: help setup serve test check format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make serve   run it all here: engine, worker, local edge (ARGS='--port 9000' for options)"
+	@echo "make test    run every test"
+	@echo "make check   lint, formatting, types"
+	@echo "make format  format the code"
+	@echo "make clean   remove the environments and caches"
+
+setup:
+	@scripts/setup-worker.sh
+	@scripts/setup-engine.sh
+
+serve: setup
+	@exec .venv/bin/infinity-worker serve $(ARGS)
+
+test: setup
+	@.venv/bin/pytest $(ARGS)
+
+check:
+	@scripts/setup-worker.sh
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+
+format:
+	@scripts/setup-worker.sh
+	@.venv/bin/ruff check --fix-only --quiet
+	@.venv/bin/ruff format
+
+clean:
+	rm -rf .venv .tools engine/.venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

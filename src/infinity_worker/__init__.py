@@ -1,0 +1,1 @@
+"""A RunPod Serverless worker in front of an Infinity embedding server."""

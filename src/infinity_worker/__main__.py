@@ -1,0 +1,80 @@
+"""The container's entry: `python -m infinity_worker` runs the engine and the job loop."""
+
+import asyncio
+import functools
+import logging
+import signal
+import sys
+import time
+from types import FrameType
+
+from infinity_worker import logs
+from infinity_worker.engine import Engine, EngineStartError, wait_until_embedding
+from infinity_worker.handler import Worker, async_handler
+from infinity_worker.infinity_client import InfinityClient
+from infinity_worker.settings import Settings, SettingsError
+
+log = logging.getLogger("infinity_worker")
+
+
+def main() -> int:
+    """Start the engine, take jobs until told to end, stop the engine.
+
+    Returns:
+        The process's exit status.
+    """
+    try:
+        settings = Settings.from_process()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    logs.configure(settings)
+    signal.signal(signal.SIGTERM, _leave)
+    engine = None if settings.infinity_url else Engine(settings)
+    try:
+        return run(settings, engine)
+    except EngineStartError as error:
+        log.error("%s", error)  # noqa: TRY400  # the message says it all, the traceback nothing
+        return 1
+    finally:
+        if engine is not None:
+            engine.stop()
+
+
+def run(settings: Settings, engine: Engine | None) -> int:
+    """Load the models, then take jobs.
+
+    Raises:
+        EngineStartError: the engine did not come up.
+    """
+    began = time.monotonic()
+    if engine is None:
+        url = str(settings.infinity_url)
+        models = asyncio.run(wait_until_embedding(url, settings))
+    else:
+        url = engine.url
+        engine.start()
+        models = asyncio.run(engine.ready())
+    log.info(
+        "engine ready after %.1f s, serving %s",
+        time.monotonic() - began,
+        ", ".join(model.name for model in models),
+    )
+    # The SDK takes a second to import: not needed to find out that the engine cannot start.
+    from infinity_worker import job_loop  # noqa: PLC0415
+
+    client = InfinityClient(
+        url, timeout_s=settings.engine_timeout_s, api_key=settings.infinity_api_key
+    )
+    worker = Worker(client, settings.max_items)
+    job_loop.run(functools.partial(async_handler, worker=worker), settings)
+    return 0
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """End the process by an exception, so that the engine is stopped on the way out."""
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

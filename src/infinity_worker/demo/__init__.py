@@ -1,0 +1,1 @@
+"""The demo model: a toy CLIP trained on pictures of coloured shapes, and those pictures."""

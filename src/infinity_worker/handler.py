@@ -1,0 +1,178 @@
+"""Answers jobs. Every job enters at `async_handler`, the one place where errors become responses.
+
+A job's `input` is one of two things:
+
+    {"openai_route": "/v1/embeddings", "openai_input": {…}}   from /openai/v1/*   → [result]
+    {"input" | "text" | "image": …}                           from /run, /runsync → result
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+from infinity_worker.batching import check_sizes, merge, split
+from infinity_worker.infinity_client import InfinityClient, InfinityError, Model
+from infinity_worker.response import embedding_response
+from infinity_worker.schema import (
+    EmbeddingRequest,
+    InvalidRequest,
+    ModelNotFound,
+    RequestError,
+    RouteNotFound,
+)
+from infinity_worker.utils import JsonObject, create_error_response
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+JobResult: TypeAlias = JsonObject | list[JsonObject]
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a handler needs to answer a job.
+
+    Attributes:
+        client: the engine.
+        max_items: the most items in one request.
+    """
+
+    client: InfinityClient
+    max_items: int = 10_000
+
+
+async def async_handler(job: Mapping[str, object], worker: Worker) -> JobResult:
+    """Answer one job; never raises but for cancellation.
+
+    Returns:
+        The result; `[result]` for an OpenAI route. A failure is an error object (see
+        `create_error_response`), and `[error object]` where the caller of an OpenAI route is at
+        fault: that job completes, so that nobody retries it. Embeddings in `float` format are
+        float32 arrays, to be written by orjson.
+    """
+    job_input = job.get("input")
+    is_openai = isinstance(job_input, dict) and "openai_route" in job_input
+    try:
+        if isinstance(job_input, dict) and is_openai:
+            route, body = job_input["openai_route"], job_input.get("openai_input")
+            return await handle_openai_route(route, body, worker)
+        return await handle_standard_format(job_input, worker)
+    except RequestError as error:
+        failure = create_error_response(str(error), error.type, error.code, error.param)
+        return [failure] if is_openai else failure
+    except InfinityError as error:
+        # Only a refused input is the caller's fault; an overloaded or absent engine is ours.
+        failure = create_error_response(str(error), error.type, error.code)
+        return [failure] if is_openai and error.code == InvalidRequest.code else failure
+    except Exception:
+        log.exception("job %s failed unexpectedly", job.get("id"))
+        return create_error_response("internal error: see the worker's log", "internal_error", 500)
+
+
+async def handle_openai_route(route: object, body: object, worker: Worker) -> list[JsonObject]:
+    """Answer one OpenAI-compatible call with a list of exactly one result.
+
+    Args:
+        route: the path after `/openai`, with or without `/v1`.
+        body: the call's JSON body; missing or empty for a GET.
+        worker: the engine's client and the limits.
+
+    Raises:
+        RequestError: the caller's fault.
+        InfinityError: the engine could not answer.
+    """
+    match _canonical(route):
+        case "/embeddings":
+            return [await embed(EmbeddingRequest.from_openai(body), worker)]
+        case "/models":
+            return [await list_models(worker)]
+        case _:
+            raise RouteNotFound("no such route: /v1/embeddings and /v1/models are served")
+
+
+async def handle_standard_format(job_input: object, worker: Worker) -> JsonObject:
+    """Answer one `/run` or `/runsync` request.
+
+    Raises:
+        RequestError: the caller's fault.
+        InfinityError: the engine could not answer.
+    """
+    return await embed(EmbeddingRequest.from_standard(job_input), worker)
+
+
+async def list_models(worker: Worker) -> JsonObject:
+    """List the served models in OpenAI's shape, with what each can do."""
+    return {
+        "object": "list",
+        "data": [
+            {
+                "id": model.name,
+                "object": "model",
+                "created": model.created,
+                "owned_by": "infinity",
+                "capabilities": sorted(model.capabilities),
+            }
+            for model in await worker.client.models()
+        ],
+    }
+
+
+async def embed(request: EmbeddingRequest, worker: Worker) -> JsonObject:
+    """Embed a request's items: split by modality, side by side, answered in the caller's order.
+
+    Raises:
+        RequestError: the caller's fault.
+        InfinityError: the engine could not answer.
+    """
+    check_sizes(request, worker.max_items)
+    model = _choose_model(request.model, await worker.client.models())
+    _check_modalities(request, model)
+    parts = split(request.items)
+    batches = await _all_or_none(
+        worker.client.get_embeddings(
+            model.name, [request.items[at].content for at in part.positions], part.modality
+        )
+        for part in parts
+    )
+    return embedding_response(request, model.name, merge(parts, batches))
+
+
+def _canonical(route: object) -> str:
+    """`/v1/embeddings/?x=1` and `embeddings` both are `/embeddings`."""
+    if not isinstance(route, str):
+        raise InvalidRequest("openai_route must be a string", "openai_route")
+    path = "/" + route.partition("?")[0].strip("/")
+    return path.removeprefix("/v1") or "/"
+
+
+def _choose_model(name: str | None, models: Sequence[Model]) -> Model:
+    if name is None:
+        return models[0]
+    for model in models:
+        if model.name == name:
+            return model
+    served = ", ".join(model.name for model in models)
+    raise ModelNotFound(f"model: this name is not served; served are: {served}", "model")
+
+
+def _check_modalities(request: EmbeddingRequest, model: Model) -> None:
+    for position, item in enumerate(request.items):
+        if not model.takes(item.modality):
+            param = f"{request.field}[{position}]"
+            raise InvalidRequest(
+                f"{param}: the model {model.name} does not embed {item.modality}s; its "
+                f"capabilities are: {', '.join(sorted(model.capabilities))}",
+                param,
+            )
+
+
+async def _all_or_none(calls: Iterable[Coroutine[object, object, T]]) -> list[T]:
+    """Await calls side by side; the first failure cancels the others."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

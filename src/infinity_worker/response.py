@@ -1,0 +1,66 @@
+"""What callers get back: OpenAI's response shapes."""
+
+import base64
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infinity_worker.batching import Embeddings
+from infinity_worker.schema import EmbeddingRequest, InvalidRequest
+from infinity_worker.utils import JsonObject
+
+
+def embedding_response(
+    request: EmbeddingRequest, model_name: str, embeddings: Embeddings
+) -> JsonObject:
+    """Build the answer to an embedding request.
+
+    Each `embedding` is a base64 string, or a float32 array that orjson writes as JSON numbers.
+    Images add no tokens; a response to a request with images says how many in `usage.images`.
+
+    Raises:
+        InvalidRequest: more dimensions are asked for than the model has.
+    """
+    usage = {"prompt_tokens": embeddings.text_tokens, "total_tokens": embeddings.text_tokens}
+    if embeddings.images:
+        usage["images"] = embeddings.images
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": embedding}
+            for index, embedding in enumerate(_formatted(request, embeddings))
+        ],
+        "model": model_name,
+        "usage": usage,
+    }
+
+
+def _formatted(
+    request: EmbeddingRequest, embeddings: Embeddings
+) -> Sequence[str] | NDArray[np.float32]:
+    own = embeddings.vectors.shape[1]
+    wanted = request.dimensions or own
+    if wanted == own:
+        return embeddings.encoded if request.encoding_format == "base64" else embeddings.vectors
+    if wanted > own:
+        raise InvalidRequest(
+            f"dimensions: {wanted} are asked for, the model has {own}",
+            "dimensions",
+        )
+    vectors = shortened(embeddings.vectors, wanted)
+    if request.encoding_format == "base64":
+        return [base64.b64encode(row.tobytes()).decode("ascii") for row in vectors]
+    return vectors
+
+
+def shortened(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
+    """Keep the leading numbers of each embedding and make it unit length again, as OpenAI does.
+
+    Args:
+        vectors: float32 of shape (items, all dimensions).
+        dimensions: how many to keep.
+    """
+    kept = vectors[:, :dimensions]
+    lengths = np.linalg.norm(kept, axis=1, keepdims=True)
+    return np.ascontiguousarray(kept / np.where(lengths == 0, 1, lengths), dtype="<f4")

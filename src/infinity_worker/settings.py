@@ -1,0 +1,209 @@
+"""Every setting, read once and checked.
+
+This is the only module that reads the process environment. Everything else is handed a `Settings`.
+
+The names `MODEL_NAMES`, `BATCH_SIZES`, `DTYPES`, `BACKEND`, `INFINITY_QUEUE_SIZE` and
+`RUNPOD_MAX_CONCURRENCY` mean what they mean for RunPod's official Infinity worker.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+BACKENDS = ("torch", "optimum", "ctranslate2", "neuron", "debugengine")
+DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "fp8")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+
+
+class SettingsError(ValueError):
+    """A variable has a value that cannot be used; the message names it and says what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """One model that the engine is asked to load.
+
+    Attributes:
+        source: Hugging Face id or a folder.
+        name: what callers put into `model`.
+        batch_size: the most items in one pass through the model.
+        dtype: number format of the weights; `auto` leaves it to Infinity.
+    """
+
+    source: str
+    name: str
+    batch_size: int = 32
+    dtype: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The worker's settings. Times are in seconds.
+
+    Attributes:
+        models: what the engine loads, in order; the first is the default model.
+        infinity_url: a running Infinity server to use instead of starting one.
+        infinity_port: the port for the engine that is started; 0 lets the system choose.
+        infinity_api_key: sent to the engine as a bearer token.
+        infinity_queue_size: items that the engine queues before it answers 429.
+        engine_bin: the `infinity_emb` program of the engine's own environment.
+        engine_device: `auto`, `cpu`, `cuda` or `mps`.
+        backend: Infinity's inference engine.
+        trust_remote_code: whether code that comes with a model may run.
+        engine_start_timeout_s: how long loading the models may take.
+        engine_timeout_s: how long one engine request may take.
+        max_concurrency: jobs that the worker takes at a time.
+        max_items: the most items in one request.
+        log_level: one of `LOG_LEVELS`.
+        on_platform: whether this runs on RunPod (logs are JSON there).
+        environment: the variables all this was read from, for child processes.
+    """
+
+    models: tuple[ModelSettings, ...] = ()
+    infinity_url: str | None = None
+    infinity_port: int = 7997
+    infinity_api_key: str | None = field(default=None, repr=False)
+    infinity_queue_size: int = 48_000
+    engine_bin: Path = Path()
+    engine_device: str = "auto"
+    backend: str = "torch"
+    trust_remote_code: bool = True
+    engine_start_timeout_s: float = 900.0
+    engine_timeout_s: float = 120.0
+    max_concurrency: int = 50
+    max_items: int = 10_000
+    log_level: str = "INFO"
+    on_platform: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_process(cls, defaults: Mapping[str, str] | None = None) -> Self:
+        """Read the process environment; `defaults` fill in for variables that are not set.
+
+        Raises:
+            SettingsError: a variable has a value that cannot be used.
+        """
+        return cls.from_env({**(defaults or {}), **os.environ})
+
+    @staticmethod
+    def default_engine_bin() -> Path:
+        """Where `make setup` puts the engine's program, seen from this file in the checkout."""
+        return Path(__file__).resolve().parents[2] / "engine" / ".venv" / "bin" / "infinity_emb"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read settings from a mapping of variables; a blank value counts as not set.
+
+        Raises:
+            SettingsError: a variable has a value that cannot be used.
+        """
+        read = _Reader(env)
+        url = read.text("INFINITY_URL")
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise SettingsError("INFINITY_URL must start with http:// or https://")
+        return cls(
+            models=_models(read),
+            infinity_url=url.rstrip("/") if url else None,
+            infinity_port=read.integer("INFINITY_PORT", 7997, 0, 65_535),
+            infinity_api_key=read.text("INFINITY_API_KEY"),
+            infinity_queue_size=read.integer("INFINITY_QUEUE_SIZE", 48_000, 1, 10_000_000),
+            engine_bin=Path(read.text("ENGINE_BIN") or cls.default_engine_bin()),
+            engine_device=read.choice("ENGINE_DEVICE", "auto", ("auto", "cpu", "cuda", "mps")),
+            backend=read.choice("BACKEND", "torch", BACKENDS),
+            trust_remote_code=read.boolean("TRUST_REMOTE_CODE", default=True),
+            engine_start_timeout_s=read.number("ENGINE_START_TIMEOUT", 900.0, 1.0, 86_400.0),
+            engine_timeout_s=read.number("ENGINE_TIMEOUT", 120.0, 0.1, 3_600.0),
+            max_concurrency=read.integer("RUNPOD_MAX_CONCURRENCY", 50, 1, 10_000),
+            max_items=read.integer("MAX_ITEMS", 10_000, 1, 1_000_000),
+            log_level=read.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
+            on_platform=read.text("RUNPOD_ENDPOINT_ID") is not None,
+            environment=dict(env),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Typed look-ups in a mapping of variables; each error names the variable."""
+
+    env: Mapping[str, str]
+
+    def text(self, name: str) -> str | None:
+        return self.env.get(name, "").strip() or None
+
+    def values(self, name: str) -> list[str]:
+        """A semicolon list; empty parts (a trailing semicolon) do not count."""
+        return [part.strip() for part in (self.text(name) or "").split(";") if part.strip()]
+
+    def boolean(self, name: str, *, default: bool) -> bool:
+        value = self.text(name)
+        if value is None:
+            return default
+        if value.lower() in _TRUE:
+            return True
+        if value.lower() in _FALSE:
+            return False
+        raise SettingsError(f"{name} must be true or false, not {value!r}")
+
+    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+        return _one_of(name, self.text(name) or default, allowed)
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = self.text(name)
+        return default if value is None else _bounded(name, value, int, low, high)
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        value = self.text(name)
+        return default if value is None else _bounded(name, value, float, low, high)
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    by_folded = {option.lower(): option for option in allowed}
+    if value.lower() not in by_folded:
+        raise SettingsError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    return by_folded[value.lower()]
+
+
+def _bounded(name: str, value: str, kind: Callable[[str], T], low: T, high: T) -> T:
+    try:
+        number = kind(value)
+    except ValueError:
+        raise SettingsError(f"{name} must be a number, not {value!r}") from None
+    if not low <= number <= high:  # type: ignore[operator]  # T is int or float
+        raise SettingsError(f"{name} must be between {low} and {high}, not {value}")
+    return number
+
+
+def _models(read: _Reader) -> tuple[ModelSettings, ...]:
+    sources = read.values("MODEL_NAMES")
+
+    def per_model(name: str, defaults: list[str]) -> list[str]:
+        values = read.values(name) or defaults
+        if len(values) != len(sources):
+            raise SettingsError(
+                f"{name} has {len(values)} values for {len(sources)} models in MODEL_NAMES: "
+                "give one for each, separated by semicolons"
+            )
+        return values
+
+    names = per_model("SERVED_MODEL_NAMES", sources)
+    if len(set(names)) != len(names):
+        raise SettingsError(
+            "two models have the same name: set SERVED_MODEL_NAMES to tell them apart"
+        )
+    sizes = per_model("BATCH_SIZES", ["32"] * len(sources))
+    dtypes = per_model("DTYPES", ["auto"] * len(sources))
+    return tuple(
+        ModelSettings(
+            source,
+            name,
+            _bounded("BATCH_SIZES", size, int, 1, 100_000),
+            _one_of("DTYPES", dtype, DTYPES),
+        )
+        for source, name, size, dtype in zip(sources, names, sizes, dtypes, strict=True)
+    )

@@ -1,0 +1,72 @@
+import signal
+from pathlib import Path
+
+import pytest
+
+from infinity_worker.engine import engine_command, engine_environment, likely_cause
+from infinity_worker.settings import Settings
+
+
+def settings(**variables: str) -> Settings:
+    return Settings.from_env({"MODEL_NAMES": "org/one;org/two", "ENGINE_BIN": "/bin/e"} | variables)
+
+
+def test_the_command_line_says_everything_that_matters() -> None:
+    command = engine_command(
+        settings(SERVED_MODEL_NAMES="one;two", BATCH_SIZES="8;16", DTYPES="auto;float16"), 7997
+    )
+    assert command == [
+        *("/bin/e", "v2"),
+        *("--model-id", "org/one", "--served-model-name", "one"),
+        *("--batch-size", "8", "--dtype", "auto"),
+        *("--model-id", "org/two", "--served-model-name", "two"),
+        *("--batch-size", "16", "--dtype", "float16"),
+        *("--engine", "torch", "--device", "auto"),
+        *("--host", "127.0.0.1", "--port", "7997", "--url-prefix", ""),
+        *("--log-level", "warning", "--lengths-via-tokenize", "--no-model-warmup"),
+        "--trust-remote-code",
+    ]
+
+
+def test_remote_code_can_be_forbidden() -> None:
+    assert engine_command(settings(TRUST_REMOTE_CODE="false"), 1)[-1] == "--no-trust-remote-code"
+
+
+def test_the_engine_gets_no_secret_that_it_does_not_need() -> None:
+    environment = engine_environment(
+        settings(RUNPOD_AI_API_KEY="secret", OPENAI_API_KEY="secret", HF_HOME="needed", PATH="/bin")
+    )
+    assert "secret" not in environment.values()
+    assert environment["HF_HOME"] == "needed"
+    assert environment["PATH"] == "/bin"
+    assert environment["DO_NOT_TRACK"] == "1"
+    assert environment["INFINITY_QUEUE_SIZE"] == "48000"
+
+
+def test_the_hub_is_left_alone_when_all_models_are_folders(tmp_path: Path) -> None:
+    here = str(tmp_path)
+    assert engine_environment(settings(MODEL_NAMES=here))["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HUB_OFFLINE" not in engine_environment(settings(MODEL_NAMES=f"{here};org/one"))
+
+
+@pytest.mark.parametrize(
+    ("last_words", "exit_code", "cause"),
+    [
+        (
+            "OSError: org/x is not a local folder and is not a valid model identifier",
+            1,
+            "not found",
+        ),
+        ("RepositoryNotFoundError: 404 Client Error", 1, "not found"),
+        ("OSError: /models/x does not appear to have a file named config.json", 1, "not found"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", 1, "memory"),
+        ("", -signal.SIGKILL, "memory"),
+        ("[Errno 98] error while attempting to bind: address already in use", 1, "port"),
+        ("Cannot access gated repo for url. 401 Client Error", 1, "HF_TOKEN"),
+        ("We couldn't connect to the hub to load this file", 1, "hub cannot be reached"),
+        ("No such option: --frobnicate", 2, "options"),
+        ("something else altogether", 1, "see its last lines"),
+    ],
+)
+def test_a_failed_start_is_explained(last_words: str, exit_code: int, cause: str) -> None:
+    assert cause in likely_cause(["first line", last_words], exit_code)

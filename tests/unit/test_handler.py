@@ -1,0 +1,166 @@
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from fakes.fake_engine import FakeEngine, embedding_of
+from infinity_worker.handler import JobResult, Worker, async_handler
+from infinity_worker.infinity_client import MAX_TEXT_CHARS, InfinityClient
+
+IMAGE = "data:image/png;base64,AAAA"
+
+
+async def answer(worker: Worker, job_input: object) -> JobResult:
+    return await async_handler({"id": "job-1", "input": job_input}, worker)
+
+
+def openai(route: str, body: object = None) -> dict[str, object]:
+    return {"openai_route": route, "openai_input": body}
+
+
+def vectors(result: Any) -> list[list[float]]:
+    return [list(entry["embedding"]) for entry in result["data"]]
+
+
+@pytest.mark.parametrize(
+    "route", ["/v1/embeddings", "/embeddings", "v1/embeddings/", "/v1/embeddings?x=1"]
+)
+async def test_the_openai_route_answers_a_list_of_one(worker: Worker, route: str) -> None:
+    result: Any = await answer(worker, openai(route, {"input": ["a", "b"], "model": "fake-text"}))
+    assert len(result) == 1
+    assert vectors(result[0]) == [list(embedding_of("a")), list(embedding_of("b"))]
+
+
+@pytest.mark.parametrize("body", [None, {}])
+@pytest.mark.parametrize("route", ["/v1/models", "/models"])
+async def test_models_are_listed(worker: Worker, route: str, body: object) -> None:
+    result: Any = await answer(worker, openai(route, body))
+    assert [entry["id"] for entry in result[0]["data"]] == ["fake-text", "fake-clip"]
+
+
+@pytest.mark.parametrize(
+    ("job_input", "expected"),
+    [
+        ({"input": "a"}, ["a"]),
+        ({"input": ["a", "b"]}, ["a", "b"]),
+        ({"text": "a", "model": "fake-clip"}, ["a"]),
+        ({"image": IMAGE, "model": "fake-clip"}, [IMAGE]),
+        ({"image": [IMAGE, "x"], "model": "fake-clip"}, [IMAGE, "x"]),
+    ],
+)
+async def test_the_standard_format_answers_the_result(
+    worker: Worker, job_input: dict[str, Any], expected: list[str]
+) -> None:
+    result = await answer(worker, job_input)
+    assert vectors(result) == [list(embedding_of(item)) for item in expected]
+
+
+async def test_the_first_model_is_the_default(worker: Worker) -> None:
+    result: Any = await answer(worker, {"input": "a"})
+    assert result["model"] == "fake-text"
+
+
+async def test_a_mixed_list_is_split_and_put_back_in_order(
+    engine: FakeEngine, worker: Worker
+) -> None:
+    items = ["a b", IMAGE, "c", IMAGE + "BBBB", "d"]
+    result: Any = await answer(worker, {"input": items, "model": "fake-clip"})
+    assert vectors(result) == [list(embedding_of(item)) for item in items]
+    assert [entry["index"] for entry in result["data"]] == [0, 1, 2, 3, 4]
+    assert result["usage"] == {"prompt_tokens": 4, "total_tokens": 4, "images": 2}
+    assert sorted(request["modality"] for request in engine.requests) == ["image", "text"]
+
+
+ERRORS: list[tuple[object, int, str, str | None]] = [
+    ("not an object", 400, "invalid_request_error", "input"),
+    ({}, 400, "invalid_request_error", "input"),
+    ({"input": [1, 2]}, 400, "invalid_request_error", "input"),
+    ({"input": ["a", IMAGE]}, 400, "invalid_request_error", "input[1]"),
+    ({"input": "a", "dimensions": 9}, 400, "invalid_request_error", "dimensions"),
+    ({"input": "a", "model": "gpt"}, 404, "model_not_found", "model"),
+    ({"input": ["a"] * 11}, 413, "request_too_large", "input"),
+    ({"input": "a" * (MAX_TEXT_CHARS + 1)}, 413, "request_too_large", "input[0]"),
+]
+
+
+@pytest.mark.parametrize(("job_input", "code", "kind", "param"), ERRORS)
+async def test_the_callers_faults(
+    client: InfinityClient, job_input: object, code: int, kind: str, param: str | None
+) -> None:
+    worker = Worker(client, max_items=10)
+    standard: Any = await answer(worker, job_input)
+    # On the OpenAI route the job completes, with the error in a list of one.
+    completed: Any = await answer(worker, openai("/v1/embeddings", job_input))
+    for error in (standard["error"], completed[0]["error"]):
+        assert (error["code"], error["type"], error["param"]) == (code, kind, param)
+
+
+async def test_an_unknown_model_is_told_which_are_served(worker: Worker) -> None:
+    result: Any = await answer(worker, {"input": "a", "model": "gpt"})
+    assert "fake-text, fake-clip" in result["error"]["message"]
+
+
+@pytest.mark.parametrize("route", ["/v1/chat/completions", "/", "", "/v2/embeddings"])
+async def test_an_unknown_route(worker: Worker, route: str) -> None:
+    result: Any = await answer(worker, openai(route))
+    assert (result[0]["error"]["code"], result[0]["error"]["type"]) == (404, "not_found_error")
+
+
+async def test_a_route_that_is_no_string(worker: Worker) -> None:
+    result: Any = await answer(worker, {"openai_route": 7})
+    assert result[0]["error"]["param"] == "openai_route"
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "kind"),
+    [
+        ("full", 429, "rate_limit_error"),
+        ("fail", 502, "engine_error"),
+        ("nan", 502, "engine_error"),
+        ("reset", 503, "engine_unavailable"),
+        ("hang", 504, "engine_timeout"),
+    ],
+)
+async def test_the_engines_faults_fail_the_job_on_both_routes(
+    engine: FakeEngine, mode: str, code: int, kind: str
+) -> None:
+    engine.mode = mode
+    async with InfinityClient(engine.url, timeout_s=0.2) as client:
+        worker = Worker(client)
+        standard: Any = await answer(worker, {"input": "a"})
+        assert (standard["error"]["code"], standard["error"]["type"]) == (code, kind)
+        assert await answer(worker, openai("/v1/embeddings", {"input": "a"})) == standard
+
+
+async def test_a_refused_input_completes_the_openai_job(engine: FakeEngine, worker: Worker) -> None:
+    engine.mode = "refuse"
+    standard: Any = await answer(worker, {"input": "a"})
+    assert standard["error"]["code"] == 400
+    assert await answer(worker, openai("/v1/embeddings", {"input": "a"})) == [standard]
+
+
+async def test_the_unforeseen_is_a_bland_500_with_details_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broken = Worker(None)  # type: ignore[arg-type]  # what cannot happen
+    with caplog.at_level(logging.ERROR):
+        result: Any = await answer(broken, {"input": "a secret"})
+    assert result["error"]["code"] == 500
+    assert "NoneType" not in result["error"]["message"]
+    assert "job-1" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_cancelling_a_job_cancels_its_engine_request(
+    engine: FakeEngine, worker: Worker
+) -> None:
+    engine.mode = "hang"
+    job = asyncio.ensure_future(answer(worker, {"input": "a"}))
+    async with asyncio.timeout(10):
+        await engine.asked.wait()
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    async with asyncio.timeout(10):
+        await engine.abandoned.wait()

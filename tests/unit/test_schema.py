@@ -1,0 +1,123 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infinity_worker.schema import EmbeddingRequest, InvalidRequest, Item
+
+IMAGE = "data:image/png;base64,AAAA"
+
+
+@pytest.mark.parametrize(
+    ("body", "items"),
+    [
+        ({"input": "hello"}, [Item("text", "hello")]),
+        ({"input": ["a", IMAGE]}, [Item("text", "a"), Item("image", IMAGE)]),
+        ({"input": ""}, [Item("text", "")]),
+        ({"text": IMAGE}, [Item("text", IMAGE)]),
+        ({"text": ["a", "b"]}, [Item("text", "a"), Item("text", "b")]),
+        ({"image": "abc"}, [Item("image", "abc")]),
+        ({"image": ["abc"]}, [Item("image", "abc")]),
+        ({"input": "abc", "modality": "image"}, [Item("image", "abc")]),
+        ({"input": IMAGE, "modality": "text"}, [Item("text", IMAGE)]),
+        ({"input": "a", "modality": None, "text": None}, [Item("text", "a")]),
+    ],
+)
+def test_standard_inputs(body: dict[str, Any], items: list[Item]) -> None:
+    assert list(EmbeddingRequest.from_standard(body).items) == items
+
+
+def test_options_are_read_and_unknown_ones_ignored() -> None:
+    request = EmbeddingRequest.from_openai(
+        {
+            "input": "a",
+            "model": "m",
+            "encoding_format": "base64",
+            "dimensions": 12,
+            "user": "u",
+            "anything": {"else": 1},
+        }
+    )
+    assert (request.model, request.encoding_format, request.dimensions) == ("m", "base64", 12)
+
+
+def test_null_options_count_as_absent() -> None:
+    request = EmbeddingRequest.from_openai(
+        {"input": "a", "model": None, "encoding_format": None, "dimensions": None, "user": None}
+    )
+    assert (request.model, request.encoding_format, request.dimensions) == (None, "float", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "words"),
+    [
+        (None, "input", "must be a JSON object, not null"),
+        ([], "input", "must be a JSON object, not a list"),
+        ({}, "input", "`input` or `text` or `image` is missing"),
+        ({"input": None}, "input", "missing"),
+        ({"input": "a", "text": "b"}, "input", "more than one"),
+        ({"input": []}, "input", "empty"),
+        ({"input": 7}, "input", "not a number"),
+        ({"input": {"a": 1}}, "input", "not an object"),
+        ({"input": True}, "input", "not a boolean"),
+        ({"input": ["a", None]}, "input[1]", "not null"),
+        ({"input": ["a", 7]}, "input[1]", "not a number"),
+        ({"text": ["a", {}]}, "text[1]", "not an object"),
+        ({"input": [1, 2]}, "input", "check_embedding_ctx_length=False"),
+        ({"input": [[1, 2], [3]]}, "input[0]", "check_embedding_ctx_length=False"),
+        ({"input": ["fine", "half \ud83d"]}, "input[1]", "surrogate"),
+        ({"input": "a", "encoding_format": "hex"}, "encoding_format", "'float' or 'base64'"),
+        ({"input": "a", "dimensions": 0}, "dimensions", "greater than 0"),
+        ({"input": "a", "dimensions": "12"}, "dimensions", "integer"),
+        ({"input": "a", "dimensions": True}, "dimensions", "integer"),
+        ({"input": "a", "model": 3}, "model", "string"),
+        ({"input": "a", "modality": "video"}, "modality", "'text' or 'image'"),
+        ({"text": "a", "modality": "image"}, "modality", "contradicts"),
+    ],
+)
+def test_a_malformed_request_names_the_field(body: object, param: str, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        EmbeddingRequest.from_standard(body)
+    assert caught.value.param == param
+    assert words in str(caught.value)
+
+
+def test_only_input_is_read_on_the_openai_route() -> None:
+    with pytest.raises(InvalidRequest, match="`input` is missing"):
+        EmbeddingRequest.from_openai({"text": "a"})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["input", "text", "image", "model", "modality", "dimensions"]), JSON
+    )
+    | JSON
+)
+def test_any_json_is_read_or_refused(body: object) -> None:
+    try:
+        request = EmbeddingRequest.from_standard(body)
+    except InvalidRequest:
+        return
+    assert request.items
+
+
+@given(st.text(min_size=20, alphabet="äöüß€"))
+def test_a_message_never_repeats_what_was_sent(secret: str) -> None:
+    for body in (
+        {"input": "a", "model": [secret]},
+        {"input": "a", "encoding_format": secret},
+        {"input": "a", "dimensions": secret},
+        {"input": {"x": secret}},
+        {"input": [{"x": secret}]},
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            EmbeddingRequest.from_standard(body)
+        assert secret not in str(caught.value)
