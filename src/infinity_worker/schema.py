@@ -154,7 +154,10 @@ class _Options(BaseModel):
 
 def _as_object(value: object, what: str) -> Mapping[str, object]:
     if not isinstance(value, dict):
-        raise InvalidRequest(f"{what} must be a JSON object, not {_kind(value)}", "input")
+        raise InvalidRequest(
+            f'{what} must be a JSON object such as {{"input": "a text"}}, not {_kind(value)}',
+            "input",
+        )
     return value
 
 

@@ -1,7 +1,8 @@
 """A small server that speaks Infinity's API and misbehaves on demand.
 
 In a test: `async with FakeEngine() as engine`. As a process: `python fake_engine.py --port 0`. It
-prints its URL; the variable `FAKE_ENGINE_MODE` sets how it behaves: one of `MODES`, or `crash`
+prints its URL; `POST /mode/NAME` changes how it behaves. The variable `FAKE_ENGINE_MODE` sets how
+it starts: one of `MODES`, or `crash`
 (ends at once, saying `FAKE_ENGINE_LAST_WORDS`), `flood` (prints megabytes first) or `ignore-term`.
 
 A text's embedding is made from its hash, so that equal texts have equal embeddings; its tokens are
@@ -82,6 +83,7 @@ class FakeEngine:
                 web.get("/health", self._health),
                 web.get("/models", self._models),
                 web.post("/embeddings", self._embeddings),
+                web.post("/mode/{mode}", self._set_mode),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -104,6 +106,10 @@ class FakeEngine:
 
     async def _health(self, _request: web.Request) -> web.Response:
         return _json({"unix": 1_700_000_000.0})
+
+    async def _set_mode(self, request: web.Request) -> web.Response:
+        self.mode = request.match_info["mode"]
+        return _json({})
 
     async def _models(self, _request: web.Request) -> web.Response:
         entries = [

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,16 +10,14 @@ import pytest
 
 from infinity_worker.engine import Engine, EngineStartError, EngineState, wait_until_embedding
 from infinity_worker.settings import Settings
+from processes import write_engine_program
 
-FAKE = Path(__file__).parents[1] / "fakes" / "fake_engine.py"
 MakeEngine = Callable[..., Engine]
 
 
 @pytest.fixture
 def make_engine(tmp_path: Path) -> Iterator[MakeEngine]:
-    program = tmp_path / "infinity_emb"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE}" "$@"\n')
-    program.chmod(0o755)
+    program = write_engine_program(tmp_path)
     engines: list[Engine] = []
 
     def make(**variables: str) -> Engine:

@@ -1,0 +1,83 @@
+"""What `infinity-worker serve` prints once it is ready: times, and examples to paste."""
+
+import base64
+import io
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from infinity_worker.demo.shapes import Scene, render
+from infinity_worker.infinity_client import Model
+
+_PICTURE_SIZE = 48
+
+
+def banner(url: str, phases: Mapping[str, float], models: Sequence[Model]) -> str:
+    """Say how long each phase of the start took (seconds), what is served, and how to call it.
+
+    Args:
+        url: where the local edge listens.
+        phases: the name of each phase, and how long it took.
+        models: what the engine serves.
+    """
+    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in phases.items())
+    text = next((model.name for model in models if model.takes("text")), None)
+    image = next((model.name for model in models if model.takes("image")), None)
+    blocks = [
+        f"ready in {sum(phases.values()):.1f} s ({times})",
+        f"models: {', '.join(model.name for model in models)}",
+        f"RunPod API: {url}/v2/local\nOpenAI API: {url}/v2/local/openai/v1 (and {url}/v1)",
+    ]
+    if text:
+        blocks.append("# curl, OpenAI route:\n" + openai_curl(url, text))
+    if image:
+        blocks.append("# curl, RunPod route, an image:\n" + runsync_curl(url, image))
+    if text:
+        blocks.append("# the openai client:\n" + openai_python(url, text))
+    return "\n" + "\n\n".join(blocks) + "\n\nCtrl-C ends it.\n"
+
+
+def openai_curl(url: str, model: str) -> str:
+    """A curl command that embeds two texts over the OpenAI route."""
+    body = {"model": model, "input": ["a red circle", "the cat sat on the mat"]}
+    return _curl(f"{url}/v2/local/openai/v1/embeddings", body)
+
+
+def runsync_curl(url: str, model: str) -> str:
+    """A curl command that embeds a picture over RunPod's own route."""
+    return _curl(f"{url}/v2/local/runsync", {"input": {"model": model, "image": picture()}})
+
+
+def openai_python(url: str, model: str) -> str:
+    """A shell command that runs the official `openai` client."""
+    return f"""{_python()} - <<'EOF'
+from openai import OpenAI
+
+client = OpenAI(base_url="{url}/v2/local/openai/v1", api_key="local")
+reply = client.embeddings.create(model="{model}", input=["hello world", "good morning"])
+for item in reply.data:
+    print(item.index, len(item.embedding), item.embedding[:3])
+EOF"""
+
+
+def picture() -> str:
+    """A small picture of a red circle as a data URI, short enough to paste."""
+    rendered = render(Scene("red", "circle"), np.random.default_rng(7), size=_PICTURE_SIZE)
+    buffer = io.BytesIO()
+    rendered.quantize(8).convert("RGB").save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _curl(url: str, body: object) -> str:
+    return f"curl -s {url} -H 'Content-Type: application/json' \\\n  -d '{json.dumps(body)}'"
+
+
+def _python() -> str:
+    """The interpreter of the worker's environment, as short as the current folder allows."""
+    here = Path.cwd()
+    python = Path(sys.executable)
+    return os.path.relpath(python, here) if python.is_relative_to(here) else str(python)
