@@ -1,17 +1,19 @@
 """The container's entry: `python -m infinity_worker` runs the engine and the job loop."""
 
 import asyncio
-import functools
 import logging
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from types import FrameType
 
 from infinity_worker import logs
 from infinity_worker.engine import Engine, EngineStartError, wait_until_embedding
 from infinity_worker.handler import Worker, async_handler
 from infinity_worker.infinity_client import InfinityClient
+from infinity_worker.logs import JobRecord
+from infinity_worker.results import JobResult
 from infinity_worker.settings import Settings, SettingsError
 
 log = logging.getLogger("infinity_worker")
@@ -67,7 +69,11 @@ def run(settings: Settings, engine: Engine | None) -> int:
         url, timeout_s=settings.engine_timeout_s, api_key=settings.infinity_api_key
     )
     worker = Worker(client, settings.max_items)
-    job_loop.run(functools.partial(async_handler, worker=worker), settings)
+
+    async def handler(job: Mapping[str, object], record: JobRecord) -> JobResult:
+        return await async_handler(job, worker, record)
+
+    job_loop.run(handler, settings, close=client.close)
     return 0
 
 

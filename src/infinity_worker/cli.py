@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     serve_parser.add_argument("--port", type=int, default=8000, help="0 lets the system choose")
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _leave)
+    # A shell starts background processes with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return serve(arguments.host, arguments.port)
     except KeyboardInterrupt:

@@ -8,13 +8,16 @@ A job's `input` is one of two things:
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from infinity_worker.batching import check_sizes, merge, split
 from infinity_worker.infinity_client import InfinityClient, InfinityError, Model
+from infinity_worker.logs import JobRecord
 from infinity_worker.response import embedding_response
+from infinity_worker.results import JobResult
 from infinity_worker.schema import (
     EmbeddingRequest,
     InvalidRequest,
@@ -27,7 +30,6 @@ from infinity_worker.utils import JsonObject, create_error_response
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-JobResult: TypeAlias = JsonObject | list[JsonObject]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,15 @@ class Worker:
     max_items: int = 10_000
 
 
-async def async_handler(job: Mapping[str, object], worker: Worker) -> JobResult:
+async def async_handler(
+    job: Mapping[str, object], worker: Worker, record: JobRecord | None = None
+) -> JobResult:
     """Answer one job; never raises but for cancellation.
+
+    Args:
+        job: the platform's, with its `input`.
+        worker: the engine's client and the limits.
+        record: where to note what the log may say about the job.
 
     Returns:
         The result; `[result]` for an OpenAI route. A failure is an error object (see
@@ -52,13 +61,14 @@ async def async_handler(job: Mapping[str, object], worker: Worker) -> JobResult:
         fault: that job completes, so that nobody retries it. Embeddings in `float` format are
         float32 arrays, to be written by orjson.
     """
+    record = record or JobRecord(str(job.get("id")))
     job_input = job.get("input")
     is_openai = isinstance(job_input, dict) and "openai_route" in job_input
     try:
         if isinstance(job_input, dict) and is_openai:
             route, body = job_input["openai_route"], job_input.get("openai_input")
-            return await handle_openai_route(route, body, worker)
-        return await handle_standard_format(job_input, worker)
+            return await handle_openai_route(route, body, worker, record)
+        return await handle_standard_format(job_input, worker, record)
     except RequestError as error:
         failure = create_error_response(str(error), error.type, error.code, error.param)
         return [failure] if is_openai else failure
@@ -67,17 +77,20 @@ async def async_handler(job: Mapping[str, object], worker: Worker) -> JobResult:
         failure = create_error_response(str(error), error.type, error.code)
         return [failure] if is_openai and error.code == InvalidRequest.code else failure
     except Exception:
-        log.exception("job %s failed unexpectedly", job.get("id"))
+        log.exception("job %s failed unexpectedly", record.job_id)
         return create_error_response("internal error: see the worker's log", "internal_error", 500)
 
 
-async def handle_openai_route(route: object, body: object, worker: Worker) -> list[JsonObject]:
+async def handle_openai_route(
+    route: object, body: object, worker: Worker, record: JobRecord
+) -> list[JsonObject]:
     """Answer one OpenAI-compatible call with a list of exactly one result.
 
     Args:
         route: the path after `/openai`, with or without `/v1`.
         body: the call's JSON body; missing or empty for a GET.
         worker: the engine's client and the limits.
+        record: where to note what the log may say about the job.
 
     Raises:
         RequestError: the caller's fault.
@@ -85,21 +98,25 @@ async def handle_openai_route(route: object, body: object, worker: Worker) -> li
     """
     match _canonical(route):
         case "/embeddings":
-            return [await embed(EmbeddingRequest.from_openai(body), worker)]
+            record.route = "/v1/embeddings"
+            return [await embed(EmbeddingRequest.from_openai(body), worker, record)]
         case "/models":
+            record.route = "/v1/models"
             return [await list_models(worker)]
         case _:
             raise RouteNotFound("no such route: /v1/embeddings and /v1/models are served")
 
 
-async def handle_standard_format(job_input: object, worker: Worker) -> JsonObject:
+async def handle_standard_format(
+    job_input: object, worker: Worker, record: JobRecord
+) -> JsonObject:
     """Answer one `/run` or `/runsync` request.
 
     Raises:
         RequestError: the caller's fault.
         InfinityError: the engine could not answer.
     """
-    return await embed(EmbeddingRequest.from_standard(job_input), worker)
+    return await embed(EmbeddingRequest.from_standard(job_input), worker, record)
 
 
 async def list_models(worker: Worker) -> JsonObject:
@@ -119,7 +136,7 @@ async def list_models(worker: Worker) -> JsonObject:
     }
 
 
-async def embed(request: EmbeddingRequest, worker: Worker) -> JsonObject:
+async def embed(request: EmbeddingRequest, worker: Worker, record: JobRecord) -> JsonObject:
     """Embed a request's items: split by modality, side by side, answered in the caller's order.
 
     Raises:
@@ -130,13 +147,20 @@ async def embed(request: EmbeddingRequest, worker: Worker) -> JsonObject:
     model = _choose_model(request.model, await worker.client.models())
     _check_modalities(request, model)
     parts = split(request.items)
+    record.model, record.encoding = model.name, request.encoding_format
+    asked_at = time.perf_counter()
     batches = await _all_or_none(
         worker.client.get_embeddings(
             model.name, [request.items[at].content for at in part.positions], part.modality
         )
         for part in parts
     )
-    return embedding_response(request, model.name, merge(parts, batches))
+    record.engine_s = time.perf_counter() - asked_at
+    embeddings = merge(parts, batches)
+    record.images = embeddings.images
+    record.texts = len(request.items) - embeddings.images
+    record.tokens = embeddings.text_tokens
+    return embedding_response(request, model.name, embeddings)
 
 
 def _canonical(route: object) -> str:

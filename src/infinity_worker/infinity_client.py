@@ -192,6 +192,7 @@ class InfinityClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+                cookie_jar=aiohttp.DummyCookieJar(),
                 headers=self._headers,
                 timeout=aiohttp.ClientTimeout(
                     total=self._timeout_s, sock_connect=_CONNECT_TIMEOUT_S

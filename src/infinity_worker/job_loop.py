@@ -1,30 +1,71 @@
-"""Takes jobs from RunPod and reports their results, on the RunPod SDK."""
+"""Takes jobs from RunPod and reports their results, on the RunPod SDK.
 
-from collections.abc import Awaitable, Callable, Mapping
+The SDK keeps what it does well: its arguments (`--test_input`, `--rp_serve_api`), fitness checks,
+the heartbeat, job tracking and stop signals. Taking, running and reporting are ours, because its
+loop starts jobs up to 100 ms late, sleeps a second when it is full, formats every result for its
+log and loses results on a broken connection. Every internal of the SDK that is touched here is
+pinned by a contract test.
+"""
 
+import asyncio
+import contextlib
+import functools
+import json
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, NamedTuple, TypeAlias
+
+import aiohttp
 import orjson
 import runpod
+import uvloop
+from runpod.http_client import AsyncClientSession
+from runpod.serverless.modules import rp_http, rp_job, rp_scale
 from runpod.serverless.modules.rp_logger import RunPodLogger
 
-from infinity_worker.handler import JobResult
+from infinity_worker.backoff import Backoff, retry_after_s
+from infinity_worker.logs import JobRecord
+from infinity_worker.reporting import Delivery, Reporter
+from infinity_worker.results import JobResult, refused_report, report_of
 from infinity_worker.settings import Settings
 
-Handler = Callable[[Mapping[str, object]], Awaitable[JobResult]]
+log = logging.getLogger(__name__)
+
+Job: TypeAlias = Mapping[str, object]
+Handler: TypeAlias = Callable[[Job, JobRecord], Awaitable[JobResult]]
+
+# The platform ends a poll well before this; only a dead connection lasts longer.
+_TAKE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=100)
+# An empty answer sooner than this means that the platform does not hold polls open.
+_HELD_S = 0.05
 
 
-def run(handler: Handler, settings: Settings) -> None:
+def run(handler: Handler, settings: Settings, close: Callable[[], Awaitable[None]]) -> None:
     """Take jobs until the platform ends the worker.
 
     The SDK reads its own arguments: with `--test_input` one job is run, with `--rp_serve_api` its
     development server.
+
+    Args:
+        handler: answers one job and notes in the record what the log may say about it.
+        settings: how many jobs at a time, limits and times.
+        close: called in the loop's end, to end what the handler holds open.
     """
 
-    async def platform_handler(job: Mapping[str, object]) -> object:
-        return to_platform(await handler(job))
+    async def platform_handler(job: Job) -> object:
+        return to_platform(await handler(job, JobRecord(str(job.get("id")))))
 
     if "RUNPOD_LOG_LEVEL" not in settings.environment:
         # At its default level, DEBUG, the SDK prints every result.
         RunPodLogger().set_level("WARN")
+    if settings.job_loop == "event":
+        # The SDK makes its loop by this name, once its start-up is done.
+        rp_scale.JobScaler = functools.partial(
+            EventLoop, handler=handler, settings=settings, close=close
+        )
     runpod.serverless.start(
         {
             "handler": platform_handler,
@@ -34,12 +75,182 @@ def run(handler: Handler, settings: Settings) -> None:
 
 
 def to_platform(result: JobResult) -> object:
-    """Give a result the form that the SDK posts.
-
-    A failed job's `error` must be a string: a structured one was seen to end as COMPLETED without
-    output (runpod-python#299). It is the error object as JSON text.
-    """
+    """Give a result the form that the SDK's own loop posts: plain JSON values."""
     if isinstance(result, dict) and "error" in result:
         return {"error": orjson.dumps(result["error"]).decode()}
     # The SDK writes results with the standard library, which knows no arrays.
     return orjson.loads(orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+class EventLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK is untyped
+    """The SDK's job loop, driven by events: nothing polls, sleeps or is formatted on the way.
+
+    Args:
+        config: the SDK's.
+        handler: answers one job.
+        settings: how many jobs at a time, limits and times.
+        close: called at the end.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        *,
+        handler: Handler,
+        settings: Settings,
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__(config)
+        self._handler = handler
+        self._settings = settings
+        self._close = close
+        self._slot_freed = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._leave = asyncio.Event()
+
+    def start(self) -> None:
+        """Run until told to end. The SDK's runs on asyncio's own, slower loop."""
+        uvloop.run(self.run())
+
+    async def run(self) -> None:
+        """Take, run and report jobs until told to end; then finish what was taken."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_end)
+        async with AsyncClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+            reporter = Reporter(session, _job_done_url, self._settings.report_timeout_s)
+            taking = asyncio.create_task(self._take_jobs(session, reporter))
+            others = [
+                asyncio.create_task(self.monitor_stop_signals(session)),
+                asyncio.create_task(self._leave.wait()),
+            ]
+            try:
+                await self._until_left({taking})
+                await self._until_left(set(self.jobs_tasks.values()))
+                if taking.done():
+                    taking.result()
+            finally:
+                await _cancel([taking, *others, *self.jobs_tasks.values()])
+                await self._close()
+
+    async def _until_left(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Wait until all of these are done, or it is time to leave."""
+        leave = asyncio.create_task(self._leave.wait())
+        while (pending := {task for task in tasks if not task.done()}) and not leave.done():
+            await asyncio.wait({*pending, leave}, return_when=asyncio.FIRST_COMPLETED)
+        await _cancel([leave])
+
+    def _told_to_end(self) -> None:
+        """On the first signal finish what was taken, within a bound; on the second leave."""
+        if self._ending.is_set():
+            self._leave.set()
+            return
+        bound = self._settings.shutdown_timeout_s
+        log.info("told to end: finishing %d jobs, for %.0f s at most", len(self.jobs_tasks), bound)
+        self.kill_worker()
+        self._ending.set()
+        self._slot_freed.set()
+        asyncio.get_running_loop().call_later(bound, self._leave.set)
+
+    async def _take_jobs(self, session: aiohttp.ClientSession, reporter: Reporter) -> None:
+        """Keep one long poll open while a slot is free, for as many jobs as there are slots."""
+        backoff = Backoff()
+        while self.is_alive():
+            free = self._settings.max_concurrency - len(self.jobs_tasks)
+            if free <= 0:
+                self._slot_freed.clear()
+                await self._slot_freed.wait()
+                continue
+            asked_at = time.monotonic()
+            poll = await _poll(session, free)
+            for job in poll.jobs:
+                self._begin(job, reporter)
+            held = time.monotonic() - asked_at >= _HELD_S
+            if poll.jobs or (held and not poll.failed):
+                backoff.reset()
+                continue
+            with contextlib.suppress(TimeoutError):
+                pause_s = backoff.next_s(poll.retry_after_s)
+                await asyncio.wait_for(self._ending.wait(), pause_s)
+
+    def _begin(self, job: Job, reporter: Reporter) -> None:
+        job_id = job.get("id")
+        if not isinstance(job_id, str):
+            log.error("the platform sent a job without an id: nothing can be reported for it")
+            return
+        if job_id in self.jobs_tasks:
+            return
+        self.job_progress.add(job_id)
+        task = asyncio.create_task(self._answer(job_id, job, reporter))
+        self.jobs_tasks[job_id] = task
+        task.add_done_callback(lambda _task: self._end(job_id))
+
+    def _end(self, job_id: str) -> None:
+        self.job_progress.remove(job_id)
+        del self.jobs_tasks[job_id]
+        self._slot_freed.set()
+
+    async def _answer(self, job_id: str, job: Job, reporter: Reporter) -> None:
+        """Run one job and report it; a stop signal cancels this, and then nothing is posted."""
+        record = JobRecord(job_id)
+        try:
+            result = await self._handler(job, record)
+            report = report_of(result, self._settings.result_limit_bytes)
+            delivery = await reporter.send(job_id, report)
+            if delivery is Delivery.REFUSED:
+                report = refused_report(result, len(report.body))
+                delivery = await reporter.send(job_id, report)
+        except asyncio.CancelledError:
+            record.write("stopped")
+            raise
+        outcome = "error" if report.code != HTTPStatus.OK else "ok"
+        done = delivery is Delivery.ACCEPTED
+        record.write(outcome if done else delivery.value, report.code, len(report.body))
+
+
+class _Poll(NamedTuple):
+    """What one question for jobs brought."""
+
+    jobs: Sequence[Job] = ()
+    failed: bool = False
+    retry_after_s: float | None = None
+
+
+async def _poll(session: aiohttp.ClientSession, free: int) -> _Poll:
+    """Ask once for jobs; the platform holds the question open until there is one."""
+    try:
+        async with session.get(rp_job._job_get_url(free), timeout=_TAKE_TIMEOUT) as response:  # noqa: SLF001  # pinned by a contract test
+            content = await response.read()
+            if response.status == HTTPStatus.OK:
+                return _Poll(_read_jobs(content))
+            # 400 is the platform's answer while FlashBoot keeps the worker asleep.
+            if response.status in {HTTPStatus.NO_CONTENT, HTTPStatus.BAD_REQUEST}:
+                return _Poll()
+            log.warning("asking for jobs: the platform answered %d", response.status)
+            return _Poll(failed=True, retry_after_s=retry_after_s(response.headers))
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        log.warning("asking for jobs failed: %s", type(error).__name__)
+        return _Poll(failed=True)
+
+
+def _read_jobs(content: bytes) -> list[Job]:
+    """Read the answer of job-take (one job) or job-take-batch (a list); empty is no job."""
+    if not content:
+        return []
+    try:
+        answer = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        # Half a surrogate pair is no reason to lose a job: the handler answers for its text.
+        answer = json.loads(content)
+    jobs = answer if isinstance(answer, list) else [answer]
+    return [job for job in jobs if isinstance(job, dict)]
+
+
+def _job_done_url(job_id: str) -> str:
+    return f"{rp_http.JOB_DONE_URL.replace('$ID', job_id)}&isStream=false"
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

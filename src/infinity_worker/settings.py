@@ -60,6 +60,10 @@ class Settings:
         engine_timeout_s: how long one engine request may take.
         max_concurrency: jobs that the worker takes at a time.
         max_items: the most items in one request.
+        job_loop: `event` for the project's own loop, `stock` for the SDK's.
+        result_limit_bytes: the most bytes that the platform takes as a job's result.
+        report_timeout_s: how long one try to report a result may take.
+        shutdown_timeout_s: how long jobs may go on once the worker is told to end.
         log_level: one of `LOG_LEVELS`.
         on_platform: whether this runs on RunPod (logs are JSON there).
         environment: the variables all this was read from, for child processes.
@@ -78,6 +82,10 @@ class Settings:
     engine_timeout_s: float = 120.0
     max_concurrency: int = 50
     max_items: int = 10_000
+    job_loop: str = "event"
+    result_limit_bytes: int = 19_000_000
+    report_timeout_s: float = 20.0
+    shutdown_timeout_s: float = 30.0
     log_level: str = "INFO"
     on_platform: bool = False
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -121,6 +129,10 @@ class Settings:
             engine_timeout_s=read.number("ENGINE_TIMEOUT", 120.0, 0.1, 3_600.0),
             max_concurrency=read.integer("RUNPOD_MAX_CONCURRENCY", 50, 1, 10_000),
             max_items=read.integer("MAX_ITEMS", 10_000, 1, 1_000_000),
+            job_loop=read.choice("WORKER_JOB_LOOP", "event", ("event", "stock")),
+            result_limit_bytes=read.integer("RESULT_LIMIT_BYTES", 19_000_000, 1_000, 1_000_000_000),
+            report_timeout_s=read.number("REPORT_TIMEOUT", 20.0, 0.1, 600.0),
+            shutdown_timeout_s=read.number("SHUTDOWN_TIMEOUT", 30.0, 0.0, 3_600.0),
             log_level=read.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
             on_platform=read.text("RUNPOD_ENDPOINT_ID") is not None,
             environment=dict(env),

@@ -1,11 +1,13 @@
 """A worker whose engine client fails in a way that nobody foresaw."""
 
-import functools
+from collections.abc import Mapping
 from typing import NoReturn, cast
 
 from infinity_worker import job_loop
 from infinity_worker.handler import Worker, async_handler
 from infinity_worker.infinity_client import InfinityClient
+from infinity_worker.logs import JobRecord
+from infinity_worker.results import JobResult
 from infinity_worker.settings import Settings
 
 
@@ -18,5 +20,13 @@ class BrokenClient:
 
 
 if __name__ == "__main__":
-    worker = Worker(cast("InfinityClient", BrokenClient()))
-    job_loop.run(functools.partial(async_handler, worker=worker), Settings.from_process())
+    broken = Worker(cast("InfinityClient", BrokenClient()))
+
+    async def handler(job: Mapping[str, object], record: JobRecord) -> JobResult:
+        """Answer with the broken client."""
+        return await async_handler(job, broken, record)
+
+    async def close() -> None:
+        """There is nothing to close."""
+
+    job_loop.run(handler, Settings.from_process(), close)

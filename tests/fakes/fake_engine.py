@@ -1,7 +1,8 @@
 """A small server that speaks Infinity's API and misbehaves on demand.
 
 In a test: `async with FakeEngine() as engine`. As a process: `python fake_engine.py --port 0`. It
-prints its URL; `POST /mode/NAME` changes how it behaves. The variable `FAKE_ENGINE_MODE` sets how
+prints its URL; `POST /mode/NAME` changes how it behaves, and `GET /waiting`
+says how many requests wait. The variable `FAKE_ENGINE_MODE` sets how
 it starts: one of `MODES`, or `crash`
 (ends at once, saying `FAKE_ENGINE_LAST_WORDS`), `flood` (prints megabytes first) or `ignore-term`.
 
@@ -31,6 +32,7 @@ MODELS: Mapping[str, tuple[str, ...]] = {
 MODES = (
     "ok",
     "hang",  # never answers an embedding
+    "wait",  # answers once the mode is another
     "reset",  # closes the connection without an answer
     "half",  # breaks off in the middle of the answer
     "garbage",  # 200 with something that is not JSON
@@ -59,6 +61,7 @@ class FakeEngine:
         mode: how it behaves from now on, one of `MODES`.
         requests: the bodies of the embedding requests so far.
         headers: those of the last embedding request.
+        waiting: how many requests wait for the mode to change.
         asked: set once there was a request.
         abandoned: set once a client gave up a request that hung.
         url: where it listens, once entered.
@@ -70,6 +73,7 @@ class FakeEngine:
         self.requests: list[dict[str, Any]] = []
         self.headers: Mapping[str, str] = {}
         self.url = ""
+        self.waiting = 0
         self.asked = asyncio.Event()
         self.abandoned = asyncio.Event()
         self._port = port
@@ -84,6 +88,7 @@ class FakeEngine:
                 web.get("/models", self._models),
                 web.post("/embeddings", self._embeddings),
                 web.post("/mode/{mode}", self._set_mode),
+                web.get("/waiting", self._count_waiting),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -129,6 +134,8 @@ class FakeEngine:
             return _json({"detail": [{"msg": text, "input": body["input"]}]}, status)
         if self.mode == "hang":
             await self._hang(request)
+        if self.mode == "wait" and not await self._wait(request):
+            return web.Response(status=503)
         if self.mode == "reset":
             assert request.transport is not None
             request.transport.close()
@@ -144,6 +151,19 @@ class FakeEngine:
                 self.abandoned.set()
                 return
             await asyncio.sleep(0.01)
+
+    async def _wait(self, request: web.Request) -> bool:
+        self.waiting += 1
+        try:
+            # The mode is a plain attribute, which tests set as they like.
+            while self.mode == "wait" and request.transport is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        finally:
+            self.waiting -= 1
+        return request.transport is not None
+
+    async def _count_waiting(self, _request: web.Request) -> web.Response:
+        return _json(self.waiting)
 
     def _answer(self, body: Mapping[str, Any]) -> dict[str, Any]:
         vectors = [embedding_of(text, self.dimensions) for text in body["input"]]

@@ -57,14 +57,15 @@ def fake_engine() -> Iterator[str]:
         yield process.stdout.readline().strip()
 
 
-@pytest.fixture(scope="module")
-def stack(fake_engine: str) -> Iterator[Stack]:
+@pytest.fixture(scope="module", params=["event", "stock"])
+def stack(fake_engine: str, request: pytest.FixtureRequest) -> Iterator[Stack]:
     with EdgeServer() as edge:
         environment = clean_environment(
             **worker_environment(edge.url, "local", "w0"),
             INFINITY_URL=fake_engine,
             ENGINE_TIMEOUT="1",
             MAX_ITEMS="100",
+            WORKER_JOB_LOOP=request.param,
         )
         with running(worker_command(), environment):
             yield Stack(edge.url, fake_engine)

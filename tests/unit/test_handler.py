@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from fakes.fake_engine import FakeEngine, embedding_of
-from infinity_worker.handler import JobResult, Worker, async_handler
+from infinity_worker.handler import Worker, async_handler
 from infinity_worker.infinity_client import MAX_TEXT_CHARS, InfinityClient
+from infinity_worker.results import JobResult
 
 IMAGE = "data:image/png;base64,AAAA"
 

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from infinity_worker.handler import JobResult
 from infinity_worker.job_loop import to_platform
+from infinity_worker.results import JobResult
 from infinity_worker.utils import create_error_response
 
 ERROR = create_error_response("down", "engine_unavailable", 503)
