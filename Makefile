@@ -1,12 +1,13 @@
 # Two commands do everything: `make serve` and `make test`. Both set up what they need first, and
 # install nothing the second time.
-.PHONY: help setup serve test check format clean
+.PHONY: help setup serve test check bench format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make serve   run it all here: engine, worker, local edge (ARGS='--port 9000' for options)"
 	@echo "make test    run every test"
 	@echo "make check   lint, formatting, types"
+	@echo "make bench   measure (ARGS='--all', '--real', '--soak 30', … : see --help)"
 	@echo "make format  format the code"
 	@echo "make clean   remove the environments and caches"
 
@@ -25,6 +26,9 @@ check:
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+
+bench: setup
+	@.venv/bin/python -m bench $(ARGS)
 
 format:
 	@scripts/setup-worker.sh

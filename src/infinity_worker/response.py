@@ -1,9 +1,9 @@
 """What callers get back: OpenAI's response shapes."""
 
-import base64
 from collections.abc import Sequence
 
 import numpy as np
+import pybase64
 from numpy.typing import NDArray
 
 from infinity_worker.batching import Embeddings
@@ -50,7 +50,7 @@ def _formatted(
         )
     vectors = shortened(embeddings.vectors, wanted)
     if request.encoding_format == "base64":
-        return [base64.b64encode(row.tobytes()).decode("ascii") for row in vectors]
+        return [pybase64.b64encode_as_string(row.tobytes()) for row in vectors]
     return vectors
 
 

@@ -11,7 +11,7 @@ RequestError
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
@@ -61,8 +61,7 @@ class RequestTooLarge(RequestError):
     type = "request_too_large"
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One thing to embed: a text, or an image as a data URI, a URL or raw base64."""
 
     modality: Modality
@@ -183,15 +182,26 @@ def _read_items(value: object, field: str, modality: Modality | None) -> tuple[I
         raise InvalidRequest(f"{field}: the list is empty: send at least one item", field)
     if _is_token_ids(value):
         raise InvalidRequest(f"{field}: {_SEND_STRINGS}", field)
-    return tuple(
-        _read_item(item, f"{field}[{position}]", modality) for position, item in enumerate(value)
-    )
+    items: list[Item] = []
+    for position, item in enumerate(value):
+        # The common case first: lists of thousands of plain texts are read here.
+        if isinstance(item, str) and item.isascii():
+            items.append(Item(modality or detect_modality(item), item))
+        else:
+            items.append(_read_item(item, f"{field}[{position}]", modality))
+    return tuple(items)
 
 
 def _read_item(value: object, param: str, modality: Modality | None) -> Item:
     if not isinstance(value, str):
         hint = _SEND_STRINGS if _is_token_ids(value) else f"must be a string, not {_kind(value)}"
         raise InvalidRequest(f"{param}: {hint}", param)
+    if not value.isascii():
+        _check_unicode(value, param)
+    return Item(modality or detect_modality(value), value)
+
+
+def _check_unicode(value: str, param: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -200,7 +210,6 @@ def _read_item(value: object, param: str, modality: Modality | None) -> Item:
             "Unicode: the text was cut or decoded wrongly before it was sent",
             param,
         ) from None
-    return Item(modality or detect_modality(value), value)
 
 
 def _is_token_ids(value: object) -> bool:

@@ -18,6 +18,8 @@ _HEAD = 1_024
 # The smallest complete picture among the formats below is a GIF of 26 bytes: 36 characters.
 _MIN_BASE64 = 36
 _BASE64 = frozenset(string.ascii_letters + string.digits + "+/=\r\n")
+# What "data:", "http" and base64 of the file signatures below begin with. Most texts end here.
+_IMAGE_STARTS = frozenset("dDhHi/RUQST")
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 
 
@@ -28,6 +30,8 @@ def detect_modality(item: str) -> Modality:
     base64 of a PNG, JPEG, GIF, WebP, BMP or TIFF. Everything else is text, and so are sentences
     that merely mention such a thing. The cost does not grow with the length of the string.
     """
+    if item[:1] not in _IMAGE_STARTS:
+        return "text"
     head = item[:_HEAD]
     if head[:11].lower() == "data:image/":
         return "image"

@@ -64,10 +64,7 @@ def test_floats_are_exact_to_the_bit(vector: NDArray[np.float32]) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        float("nan"),
-        float("inf"),
-        np.array([1.0, np.nan], np.float32),
-        [{"deep": [np.array([np.inf], np.float32)]}],
+        [{"deep": [b"bytes"]}],
         "half \ud83d",
         object(),
         {1: "keys are strings"},
@@ -78,10 +75,6 @@ def test_what_cannot_be_written_becomes_an_error(value: object) -> None:
     report = report_of({"data": value, "none": None}, LIMIT)
     assert json.loads(posted(report)["error"])["type"] == "internal_error"
     assert report.code == 500
-
-
-def test_a_null_alone_is_no_harm() -> None:
-    assert report_of({"data": None, "number": 1.5}, LIMIT).code == 200
 
 
 def test_a_result_over_the_limit_says_how_many_items_would_fit() -> None:

@@ -1,0 +1,1 @@
+"""Measures the worker between a stand-in engine and a bare edge, and on the real engine."""

@@ -1,0 +1,109 @@
+"""Measure the worker, print tables, and write them down.
+
+Without an option that names a part: the worker between a stand-in engine and a bare edge, under the
+SDK's loop and the project's, in about three minutes.
+"""
+
+import argparse
+import fnmatch
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from bench import grid, real
+from bench.allocator import keep_freed_memory
+from bench.machine import describe_machine
+from bench.processes import ProcessFailedError
+from bench.report import Report
+from bench.soak import run_soak
+from bench.workload import WrongAnswerError
+from infinity_worker.engine import EngineStartError
+
+_OUT = Path(__file__).parent / "results"
+_SOAK_S = 30.0
+_SOAK_BY_JOBS_S = 600.0
+_NOTES = {
+    "standin": (
+        "Latency: from the moment a job is available at the edge to the moment its result has "
+        "arrived there in full. Each figure is the median over the rounds. `stock` is the SDK's "
+        "own loop with 1,000 slots, which suits it best; `stock-default` the same with the slots "
+        "that `ours`, the project's loop, has by default."
+    ),
+    "ceiling": (
+        "`bare` takes jobs, passes on the engine's answer and does nothing else, over raw "
+        "connections on uvloop: what the edge, the engine and this machine allow."
+    ),
+    "real": "`direct` is an HTTP client that asks the same engine process for the same texts.",
+}
+
+
+def main() -> int:
+    """Run what the arguments ask for.
+
+    Returns:
+        The exit status: 1 if a process failed or an answer was wrong.
+    """
+    options = _parser().parse_args()
+    keep_freed_memory()
+    try:
+        uvloop.run(_run(options))
+    except (ProcessFailedError, WrongAnswerError, EngineStartError) as error:
+        print(f"the benchmark failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="one short round of each: to see that it runs")
+    add("--real", action="store_true", help="the real engine, directly and through the worker")
+    add("--ceiling", action="store_true", help="what the harness itself allows")
+    add("--all", action="store_true", help="stand-in, ceiling, real engine and soak")
+    add("--soak", type=float, nargs="?", const=_SOAK_S, metavar="SECONDS", help="full rate")
+    add("--jobs", type=int, metavar="N", help="a soak of so many jobs instead of seconds")
+    add("--only", default="*", metavar="PATTERN", help="cells by name, as in '*, 32 clients'")
+    add("--variants", default="stock,stock-default,ours", metavar="NAMES", help="of the worker")
+    add("--out", type=Path, default=_OUT, metavar="DIR", help="folder for the results")
+    return parser
+
+
+async def _run(options: argparse.Namespace) -> None:
+    report = Report(describe_machine())
+    names_soak = options.soak is not None or options.jobs is not None
+    names_none = not (options.real or options.ceiling or names_soak)
+    if options.all or names_none:
+        chosen = _choose(grid.cells(), options)
+        results = await grid.run_grid(chosen, options.variants.split(","))
+        report.add("standin", "Stand-in engine", results, _NOTES["standin"])
+        report.write(options.out)
+    if options.all or options.ceiling:
+        results = await grid.run_grid(_choose(grid.ceiling_cells(), options), ["bare"])
+        report.add("ceiling", "What the harness allows", results, _NOTES["ceiling"])
+        report.write(options.out)
+    if options.all or options.real:
+        for backend, name in real.BACKENDS.items():
+            chosen = _choose(real.cells(backend), options)
+            if not chosen:
+                continue
+            results = await real.run_real(backend, chosen)
+            report.add(f"real-{backend}", f"Infinity, {name}", results, _NOTES["real"])
+            report.write(options.out)
+    if options.all or names_soak:
+        seconds = options.soak or (_SOAK_BY_JOBS_S if options.jobs else _SOAK_S)
+        figures = await run_soak(seconds, options.jobs or sys.maxsize)
+        report.add_figures("soak", "Soak: 1 text, 32 clients, at full rate", figures)
+        report.write(options.out)
+
+
+def _choose(cells: Sequence[grid.Cell], options: argparse.Namespace) -> list[grid.Cell]:
+    chosen = [cell for cell in cells if fnmatch.fnmatch(cell.name, options.only)]
+    return [cell.shortened() for cell in chosen] if options.quick else chosen
+
+
+if __name__ == "__main__":
+    sys.exit(main())
