@@ -8,7 +8,9 @@ from bench.closed_loop import Plan
 from bench.measure import Engine, Route, Sample, ThroughWorker, floor, measure, median
 from bench.measuring_edge import MeasuringEdge
 from bench.processes import running_standin, running_worker
+from bench.vectors import MODELS
 from bench.workload import Workload, WrongAnswerError
+from infinity_worker.demo.models import demo_settings
 
 _BULK_CLIENTS = 4
 _COMPARED_CLIENTS = 32
@@ -89,7 +91,7 @@ def ceiling_cells() -> list[Cell]:
 def _single(clients: int, *, stock: Plan, encoding: str = "base64") -> Cell:
     ours = Plan(clients, warmup_jobs=10 * clients + 200, seconds=2.0)
     workload = Workload(1, encoding="float" if encoding == "float" else "base64")
-    plans = {"stock": stock, "ours": ours}
+    plans = {"stock": stock, "ours": ours, "apart": ours}
     if clients == _COMPARED_CLIENTS:
         # Elsewhere it would take minutes to see the same.
         plans["stock-default"] = Plan(clients, warmup_jobs=clients, jobs=2 * clients)
@@ -106,6 +108,7 @@ def _bulk(dimensions: int, encoding: str, *, stock_jobs: int) -> Cell:
     plans = {
         "stock": Plan(_BULK_CLIENTS, warmup_jobs=_BULK_CLIENTS, jobs=stock_jobs, seconds=6),
         "ours": Plan(_BULK_CLIENTS, warmup_jobs=3 * _BULK_CLIENTS, seconds=2.5),
+        "apart": Plan(_BULK_CLIENTS, warmup_jobs=3 * _BULK_CLIENTS, seconds=2.5),
     }
     return Cell(workload, _BULK_CLIENTS, plans, rounds=2)
 
@@ -124,7 +127,8 @@ async def run_grid(chosen: Sequence[Cell], variants: Sequence[str]) -> list[Resu
         url, cost = await stack.enter_async_context(running_standin())
         engine = Engine(url, [cost], counts=True)
         workers = [
-            await stack.enter_async_context(running_worker(name, edge, url)) for name in variants
+            await stack.enter_async_context(running_worker(name, edge, url, _known(name)))
+            for name in variants
         ]
         results = []
         for cell in chosen:
@@ -132,6 +136,17 @@ async def run_grid(chosen: Sequence[Cell], variants: Sequence[str]) -> list[Resu
             routes = {worker.variant: ThroughWorker(worker) for worker in workers}
             results.append(await measure_in_turn(cell, routes, engine, own))
         return results
+
+
+def _known(variant: str) -> Mapping[str, str]:
+    """What a variant is told of the models: where their tokenizer lies, for `ours`."""
+    if variant != "ours":
+        return {}
+    tokenizer = demo_settings()["MODEL_NAMES"].split(";")[0]
+    return {
+        "MODEL_NAMES": ";".join([tokenizer] * len(MODELS)),
+        "SERVED_MODEL_NAMES": ";".join(MODELS),
+    }
 
 
 async def measure_in_turn(

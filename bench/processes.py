@@ -25,8 +25,10 @@ VARIANTS: Mapping[str, Mapping[str, str]] = {
     "stock": {"WORKER_JOB_LOOP": "stock", "RUNPOD_MAX_CONCURRENCY": "1000"},
     # With as many slots as the worker's default gives `ours`.
     "stock-default": {"WORKER_JOB_LOOP": "stock"},
-    # As deployed.
+    # As deployed: it knows the model's tokenizer, so that jobs share engine requests.
     "ours": {},
+    # The same loop where jobs share nothing.
+    "apart": {},
     # Not the worker at all: see bare_worker.py.
     "bare": {},
 }

@@ -110,6 +110,8 @@ async def _measure(
         routes: dict[str, Route] = {"direct": Direct(engine.url, session)}
         edge = await stack.enter_async_context(MeasuringEdge())
         for loop in _VARIANTS[1:]:
-            worker = running_worker(loop, edge, engine.url, variables)
+            # Without the tokenizer no jobs share a request: that is the plain handler.
+            known = variables if loop == "ours" else {}
+            worker = running_worker(loop, edge, engine.url, known)
             routes[loop] = ThroughWorker(await stack.enter_async_context(worker))
         return [await measure_in_turn(cell, routes, engine) for cell in chosen]

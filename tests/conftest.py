@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from fakes.fake_engine import FakeEngine
+from infinity_worker.batching import Batcher
 from infinity_worker.handler import Worker
 from infinity_worker.infinity_client import InfinityClient
 
@@ -26,4 +27,4 @@ async def client(engine: FakeEngine) -> AsyncIterator[InfinityClient]:
 @pytest.fixture
 def worker(client: InfinityClient) -> Worker:
     """What a handler needs, in front of `engine`."""
-    return Worker(client)
+    return Worker(client, Batcher(client))

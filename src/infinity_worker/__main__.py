@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from types import FrameType
 
 from infinity_worker import logs
+from infinity_worker.batching import Batcher
+from infinity_worker.cache import EmbeddingCache
 from infinity_worker.engine import Engine, EngineStartError, wait_until_embedding
 from infinity_worker.handler import Worker, async_handler
 from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.logs import JobRecord
 from infinity_worker.results import JobResult
 from infinity_worker.settings import Settings, SettingsError
+from infinity_worker.tokens import load_counters
 
 log = logging.getLogger("infinity_worker")
 
@@ -69,7 +72,10 @@ def run(settings: Settings, engine: Engine | None) -> int:
     client = InfinityClient(
         url, timeout_s=settings.engine_timeout_s, api_key=settings.infinity_api_key
     )
-    worker = Worker(client, settings.max_items)
+    batcher = Batcher(client, requests_under_way=settings.engine_requests)
+    counters = load_counters(settings) if settings.models else {}
+    cache = EmbeddingCache(settings.cache_mb * 1_000_000)
+    worker = Worker(client, batcher, cache, counters, settings.max_items)
 
     async def handler(job: Mapping[str, object], record: JobRecord) -> JobResult:
         return await async_handler(job, worker, record)

@@ -9,13 +9,15 @@ A job's `input` is one of two things:
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from infinity_worker.batching import check_sizes, merge, split
-from infinity_worker.infinity_client import InfinityClient, InfinityError, Model
+from infinity_worker.batching import Batcher
+from infinity_worker.cache import EmbeddingCache
+from infinity_worker.infinity_client import EmbeddingBatch, InfinityClient, InfinityError, Model
 from infinity_worker.logs import JobRecord
+from infinity_worker.parts import Part, check_sizes, merge, split
 from infinity_worker.response import embedding_response
 from infinity_worker.results import JobResult
 from infinity_worker.schema import (
@@ -25,11 +27,13 @@ from infinity_worker.schema import (
     RequestError,
     RouteNotFound,
 )
+from infinity_worker.tokens import TokenCounter
 from infinity_worker.utils import JsonObject, create_error_response
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,16 @@ class Worker:
 
     Attributes:
         client: the engine.
+        batcher: sends the items of many jobs to the engine together.
+        cache: remembers embeddings of texts.
+        counters: token counters by served name; a model without one has its usage from the engine.
         max_items: the most items in one request.
     """
 
     client: InfinityClient
+    batcher: Batcher
+    cache: EmbeddingCache = field(default_factory=lambda: EmbeddingCache(0))
+    counters: Mapping[str, TokenCounter] = field(default_factory=dict)
     max_items: int = 10_000
 
 
@@ -74,7 +84,7 @@ async def async_handler(
         return [failure] if is_openai else failure
     except InfinityError as error:
         # Only a refused input is the caller's fault; an overloaded or absent engine is ours.
-        failure = create_error_response(str(error), error.type, error.code)
+        failure = create_error_response(str(error), error.type, error.code, error.param)
         return [failure] if is_openai and error.code == InvalidRequest.code else failure
     except Exception:
         log.exception("job %s failed unexpectedly", record.job_id)
@@ -149,18 +159,53 @@ async def embed(request: EmbeddingRequest, worker: Worker, record: JobRecord) ->
     parts = split(request.items)
     record.model, record.encoding = model.name, request.encoding_format
     asked_at = time.perf_counter()
-    batches = await _all_or_none(
-        worker.client.get_embeddings(
-            model.name, [request.items[at].content for at in part.positions], part.modality
-        )
-        for part in parts
+    answers = await _all_or_none(
+        [_embed_part(part, model.name, request.field, worker) for part in parts]
     )
     record.engine_s = time.perf_counter() - asked_at
-    embeddings = merge(parts, batches)
+    batches = [batch for batch, _, _ in answers]
+    embeddings = merge(parts, batches, text_tokens=sum(tokens for _, tokens, _ in answers))
+    record.cached = sum(hits for _, _, hits in answers)
     record.images = embeddings.images
     record.texts = len(request.items) - embeddings.images
     record.tokens = embeddings.text_tokens
     return embedding_response(request, model.name, embeddings)
+
+
+async def _embed_part(
+    part: Part, model: str, field_name: str, worker: Worker
+) -> tuple[EmbeddingBatch, int, int]:
+    """Embed one part: its embeddings, its tokens, and how many of them were remembered.
+
+    The engine works while the tokens are counted.
+    """
+    counter = worker.counters.get(model) if part.modality == "text" else None
+    try:
+        if counter is None:
+            batch = await worker.batcher.embed(model, part.contents, part.modality, together=False)
+            return batch, batch.prompt_tokens if part.modality == "text" else 0, 0
+        (batch, hits), tokens = await _both(
+            worker.cache.embed(worker.batcher, model, part.contents), counter.count(part.contents)
+        )
+    except InfinityError as error:
+        if error.item is not None:
+            error.param = f"{field_name}[{part.positions[error.item]}]"
+        raise
+    return batch, tokens, hits
+
+
+async def _both(
+    first: Coroutine[object, object, T], second: Coroutine[object, object, U]
+) -> tuple[T, U]:
+    """Await two things side by side; when either fails, or this is cancelled, both end."""
+    task = asyncio.ensure_future(first)
+    try:
+        # The task starts at the first turn of the loop, which may be the wait for itself.
+        await asyncio.sleep(0)
+        other = await second
+        return await task, other
+    finally:
+        task.cancel()
 
 
 def _canonical(route: object) -> str:
@@ -182,6 +227,8 @@ def _choose_model(name: str | None, models: Sequence[Model]) -> Model:
 
 
 def _check_modalities(request: EmbeddingRequest, model: Model) -> None:
+    if all(map(model.takes, {item.modality for item in request.items})):
+        return
     for position, item in enumerate(request.items):
         if not model.takes(item.modality):
             param = f"{request.field}[{position}]"
@@ -192,8 +239,10 @@ def _check_modalities(request: EmbeddingRequest, model: Model) -> None:
             )
 
 
-async def _all_or_none(calls: Iterable[Coroutine[object, object, T]]) -> list[T]:
+async def _all_or_none(calls: Sequence[Coroutine[object, object, T]]) -> list[T]:
     """Await calls side by side; the first failure cancels the others."""
+    if len(calls) == 1:
+        return [await calls[0]]
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
         return await asyncio.gather(*tasks)

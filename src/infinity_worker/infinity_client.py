@@ -39,10 +39,20 @@ _CAPABILITY: Mapping[Modality, str] = {"text": "embed", "image": "image_embed"}
 
 
 class InfinityError(Exception):
-    """Root of what can go wrong between the worker and the engine."""
+    """Root of what can go wrong between the worker and the engine.
+
+    Attributes:
+        item: the position of the input that is at fault, where that is known.
+        param: the same in the caller's words, as in `input[3]`.
+    """
 
     code: ClassVar[int] = 502
     type: ClassVar[str] = "engine_error"
+
+    def __init__(self, message: str, item: int | None = None) -> None:
+        super().__init__(message)
+        self.item = item
+        self.param: str | None = None
 
 
 class InfinityUnavailable(InfinityError):
@@ -102,7 +112,7 @@ class EmbeddingBatch:
 
     Attributes:
         encoded: each embedding as base64 of little-endian float32, as the engine sent it.
-        vectors: the same numbers, float32 of shape (inputs, dimensions), all finite.
+        vectors: the same numbers, float32 of shape (inputs, dimensions); NaN may be among them.
         prompt_tokens: what the engine counted for the whole request.
     """
 
@@ -255,12 +265,6 @@ def _parse_embeddings(answer: object, expected: int) -> EmbeddingBatch:
     if len(encoded) != expected:
         raise InfinityBadResponse(
             f"the engine answered {len(encoded)} embeddings for {expected} inputs"
-        )
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        raise InfinityBadResponse(
-            f"the engine answered NaN or infinite numbers for {np.count_nonzero(~finite)} "
-            f"of {expected} inputs"
         )
     return EmbeddingBatch(encoded, vectors, prompt_tokens)
 

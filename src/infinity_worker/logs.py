@@ -23,6 +23,7 @@ class JobRecord:
         texts: how many texts.
         images: how many images.
         tokens: tokens of the texts.
+        cached: texts whose embeddings were remembered.
         encoding: `float` or `base64`.
         engine_s: seconds spent waiting for the engine.
     """
@@ -33,6 +34,7 @@ class JobRecord:
     texts: int = 0
     images: int = 0
     tokens: int = 0
+    cached: int = 0
     encoding: str = ""
     engine_s: float = 0.0
     began: float = field(default_factory=time.perf_counter)
@@ -56,6 +58,7 @@ class JobRecord:
             "texts": self.texts,
             "images": self.images,
             "tokens": self.tokens,
+            "cached": self.cached,
             "encoding": self.encoding,
             "engine_ms": round(self.engine_s * 1e3, 2),
             "total_ms": round((time.perf_counter() - self.began) * 1e3, 2),

@@ -6,7 +6,7 @@ import numpy as np
 import pybase64
 from numpy.typing import NDArray
 
-from infinity_worker.batching import Embeddings
+from infinity_worker.parts import Embeddings
 from infinity_worker.schema import EmbeddingRequest, InvalidRequest
 from infinity_worker.utils import JsonObject
 

@@ -58,6 +58,8 @@ class Settings:
         trust_remote_code: whether code that comes with a model may run.
         engine_start_timeout_s: how long loading the models may take.
         engine_timeout_s: how long one engine request may take.
+        engine_requests: engine requests for one model that may be under way at a time.
+        cache_mb: megabytes of text embeddings to remember; 0 remembers none.
         max_concurrency: jobs that the worker takes at a time.
         max_items: the most items in one request.
         job_loop: `event` for the project's own loop, `stock` for the SDK's.
@@ -80,6 +82,8 @@ class Settings:
     trust_remote_code: bool = True
     engine_start_timeout_s: float = 900.0
     engine_timeout_s: float = 120.0
+    engine_requests: int = 2
+    cache_mb: int = 0
     max_concurrency: int = 50
     max_items: int = 10_000
     job_loop: str = "event"
@@ -127,6 +131,8 @@ class Settings:
             trust_remote_code=read.boolean("TRUST_REMOTE_CODE", default=True),
             engine_start_timeout_s=read.number("ENGINE_START_TIMEOUT", 900.0, 1.0, 86_400.0),
             engine_timeout_s=read.number("ENGINE_TIMEOUT", 120.0, 0.1, 3_600.0),
+            engine_requests=read.integer("ENGINE_REQUESTS", 2, 1, 1_000),
+            cache_mb=read.integer("CACHE_MB", 0, 0, 1_000_000),
             max_concurrency=read.integer("RUNPOD_MAX_CONCURRENCY", 50, 1, 10_000),
             max_items=read.integer("MAX_ITEMS", 10_000, 1, 1_000_000),
             job_loop=read.choice("WORKER_JOB_LOOP", "event", ("event", "stock")),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NoReturn, cast
 
 from infinity_worker import job_loop
+from infinity_worker.batching import Batcher
 from infinity_worker.handler import Worker, async_handler
 from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.logs import JobRecord
@@ -20,7 +21,8 @@ class BrokenClient:
 
 
 if __name__ == "__main__":
-    broken = Worker(cast("InfinityClient", BrokenClient()))
+    client = cast("InfinityClient", BrokenClient())
+    broken = Worker(client, Batcher(client))
 
     async def handler(job: Mapping[str, object], record: JobRecord) -> JobResult:
         """Answer with the broken client."""

@@ -200,5 +200,6 @@ def test_the_log_has_one_line_a_job_and_never_an_input(engine: str) -> None:
             "texts": 1,
             "images": 0,
             "tokens": 4,
+            "cached": 0,
             "encoding": "base64",
         }

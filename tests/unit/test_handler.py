@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from fakes.fake_engine import FakeEngine, embedding_of
+from infinity_worker.batching import Batcher
 from infinity_worker.handler import Worker, async_handler
 from infinity_worker.infinity_client import MAX_TEXT_CHARS, InfinityClient
 from infinity_worker.results import JobResult
@@ -89,7 +90,7 @@ ERRORS: list[tuple[object, int, str, str | None]] = [
 async def test_the_callers_faults(
     client: InfinityClient, job_input: object, code: int, kind: str, param: str | None
 ) -> None:
-    worker = Worker(client, max_items=10)
+    worker = Worker(client, Batcher(client), max_items=10)
     standard: Any = await answer(worker, job_input)
     # On the OpenAI route the job completes, with the error in a list of one.
     completed: Any = await answer(worker, openai("/v1/embeddings", job_input))
@@ -128,7 +129,7 @@ async def test_the_engines_faults_fail_the_job_on_both_routes(
 ) -> None:
     engine.mode = mode
     async with InfinityClient(engine.url, timeout_s=0.2) as client:
-        worker = Worker(client)
+        worker = Worker(client, Batcher(client))
         standard: Any = await answer(worker, {"input": "a"})
         assert (standard["error"]["code"], standard["error"]["type"]) == (code, kind)
         assert await answer(worker, openai("/v1/embeddings", {"input": "a"})) == standard
@@ -144,7 +145,7 @@ async def test_a_refused_input_completes_the_openai_job(engine: FakeEngine, work
 async def test_the_unforeseen_is_a_bland_500_with_details_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    broken = Worker(None)  # type: ignore[arg-type]  # what cannot happen
+    broken = Worker(None, None)  # type: ignore[arg-type]  # what cannot happen
     with caplog.at_level(logging.ERROR):
         result: Any = await answer(broken, {"input": "a secret"})
     assert result["error"]["code"] == 500

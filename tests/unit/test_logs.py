@@ -37,6 +37,7 @@ def test_a_job_is_one_json_object(written: io.StringIO) -> None:
         "texts": 2,
         "images": 0,
         "tokens": 7,
+        "cached": 0,
         "encoding": "float",
         "engine_ms": 0.0,
         "bytes_out": 512,

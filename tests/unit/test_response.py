@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
 from fakes.fake_engine import embedding_of, encode
-from infinity_worker.batching import Embeddings
+from infinity_worker.parts import Embeddings
 from infinity_worker.response import embedding_response, shortened
 from infinity_worker.schema import EmbeddingRequest, EncodingFormat, InvalidRequest, Item
 

@@ -1,0 +1,114 @@
+"""Counts tokens as the served model's own tokenizer sees them, special ones included.
+
+The engine's count is no use for a job whose texts share a request with others: it is one number for
+the whole request. For CLIP models it even counts the padding to the longest text of the batch.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from tokenizers import Tokenizer
+
+from infinity_worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# More than this is counted in a thread, which the tokenizer lets run beside the event loop.
+_INLINE_CHARS = 4_000
+
+
+class TokenCounter:
+    """Counts with one model's tokenizer.
+
+    Args:
+        tokenizer: the model's.
+        max_tokens: where the model cuts a text; None where it does not say.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int | None) -> None:
+        tokenizer.no_padding()
+        if max_tokens:
+            tokenizer.enable_truncation(max_tokens)
+        else:
+            tokenizer.no_truncation()
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Read `tokenizer.json` and the limits that stand beside it, as Transformers saves them.
+
+        Raises:
+            OSError: there is no `tokenizer.json`.
+            ValueError: a file is malformed.
+        """
+        text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        return cls(Tokenizer.from_str(text), _max_tokens(folder))
+
+    async def count(self, texts: Sequence[str]) -> int:
+        """Count the tokens of all the texts, each cut where the model cuts it."""
+        if sum(map(len, texts)) <= _INLINE_CHARS:
+            return self._count(texts)
+        return await asyncio.to_thread(self._count, texts)
+
+    def _count(self, texts: Sequence[str]) -> int:
+        return sum(map(len, self._tokenizer.encode_batch_fast(texts)))
+
+
+def load_counters(settings: Settings) -> dict[str, TokenCounter]:
+    """Load a counter for every model whose tokenizer lies on this machine, by served name."""
+    counters: dict[str, TokenCounter] = {}
+    for model in settings.models:
+        try:
+            counters[model.name] = TokenCounter.from_folder(_folder(model.source, settings))
+        except Exception as error:  # noqa: BLE001  # the library raises bare Exceptions
+            log.warning(
+                "model %s: its tokenizer.json cannot be used (%s); its texts are not sent together "
+                "with those of other jobs, and its usage is what the engine counts",
+                model.name,
+                type(error).__name__,
+            )
+    return counters
+
+
+def _folder(source: str, settings: Settings) -> Path:
+    """Where a model lies: its own folder, or its newest snapshot in the hub's cache."""
+    if Path(source).is_dir():
+        return Path(source)
+    home = settings.environment.get("HF_HOME") or "~/.cache/huggingface"
+    hub = Path(settings.environment.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+    snapshots = (hub / f"models--{source.replace('/', '--')}" / "snapshots").glob("*")
+    return max(snapshots, key=lambda folder: folder.stat().st_mtime)
+
+
+def _max_tokens(folder: Path) -> int | None:
+    """Where the engine cuts a text of this model.
+
+    sentence-transformers' own limit counts first. Infinity cuts texts for CLIP models at the
+    config's `max_length`, 20 where it is not set (the default of Transformers' configurations).
+    """
+    sentences = _read(folder / "sentence_bert_config.json").get("max_seq_length")
+    if isinstance(sentences, int):
+        return sentences
+    config = _read(folder / "config.json")
+    if "vision_config" in config:
+        own = config.get("max_length", 20)
+        return own if isinstance(own, int) else None
+    limits = [
+        _read(folder / "tokenizer_config.json").get("model_max_length"),
+        config.get("max_position_embeddings"),
+    ]
+    # Transformers writes 1e30 where there is no limit.
+    known = [limit for limit in limits if isinstance(limit, int) and 0 < limit < 10**7]
+    return min(known, default=None)
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return content if isinstance(content, dict) else {}

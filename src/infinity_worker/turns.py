@@ -1,0 +1,146 @@
+"""Jobs that wait for the engine, and what its next request carries: planning, and nothing else."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infinity_worker.infinity_client import EmbeddingBatch, InfinityBadResponse, InfinityError
+
+# A job of so few items travels whole.
+SMALL_ITEMS = 16
+
+
+class Ticket:
+    """Items of one job that wait for their embeddings.
+
+    Args:
+        items: texts, or images, of one model.
+        alone: never send them together with another job's.
+    """
+
+    __slots__ = (
+        *("alone", "done", "items", "todo"),
+        *("_encoded", "_in_order", "_missing", "_tokens", "_vectors"),
+    )
+
+    def __init__(self, items: Sequence[str], *, alone: bool = False) -> None:
+        self.items = items
+        self.alone = alone
+        self.done: asyncio.Future[EmbeddingBatch] = asyncio.get_running_loop().create_future()
+        self.todo = deque(range(len(items)))
+        self._in_order = True
+        self._encoded: list[str] = []
+        self._vectors: NDArray[np.float32] | None = None
+        self._missing = len(items)
+        self._tokens = 0
+
+    @property
+    def is_small_job(self) -> bool:
+        """Whether the whole job travels in one request."""
+        return len(self.items) <= SMALL_ITEMS
+
+    @property
+    def is_small(self) -> bool:
+        """Whether what is left travels in one request."""
+        return len(self.todo) <= SMALL_ITEMS
+
+    def take(self, most: int, chars: int, *, at_least_one: bool) -> list[int]:
+        """Take positions of items to send, within a number of items and of characters."""
+        if self._in_order and len(self.todo) > most:
+            # Several requests: texts of similar length together, as the engine pads to the longest.
+            self.todo = deque(sorted(self.todo, key=lambda at: len(self.items[at])))
+            self._in_order = False
+        taken: list[int] = []
+        while self.todo and len(taken) < most:
+            chars -= len(self.items[self.todo[0]])
+            if chars < 0 and (taken or not at_least_one):
+                break
+            taken.append(self.todo.popleft())
+        return taken
+
+    def put_back(self, positions: Sequence[int]) -> None:
+        """Return positions that were taken and not embedded."""
+        self.todo.extendleft(reversed(positions))
+
+    def receive(self, positions: Sequence[int], batch: EmbeddingBatch, start: int) -> None:
+        """Take this job's rows, from `start` on, out of the engine's answer."""
+        stop = start + len(positions)
+        vectors = batch.vectors[start:stop]
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            at = positions[int(np.argmin(finite))]
+            self.fail(InfinityBadResponse("the engine answered NaN or infinite numbers", item=at))
+            return
+        self._missing -= len(positions)
+        self._tokens += batch.prompt_tokens
+        if self._in_order and len(positions) == len(self.items):
+            self._resolve(EmbeddingBatch(batch.encoded[start:stop], vectors, self._tokens))
+            return
+        if self._vectors is None:
+            self._encoded = [""] * len(self.items)
+            self._vectors = np.empty((len(self.items), vectors.shape[1]), np.float32)
+        elif self._vectors.shape[1] != vectors.shape[1]:
+            self.fail(InfinityBadResponse("the engine's embeddings differ in their dimensions"))
+            return
+        self._vectors[positions] = vectors
+        for at, encoded in zip(positions, batch.encoded[start:stop], strict=True):
+            self._encoded[at] = encoded
+        if self._missing == 0:
+            self._resolve(EmbeddingBatch(self._encoded, self._vectors, self._tokens))
+
+    def fail(self, error: InfinityError) -> None:
+        """End the job's wait with an error."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def _resolve(self, batch: EmbeddingBatch) -> None:
+        if not self.done.done():
+            self.done.set_result(batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one job has in one engine request."""
+
+    ticket: Ticket
+    positions: Sequence[int]
+
+
+def next_request(
+    waiting: deque[Ticket], *, most_items: int, most_chars: int, large_share: int
+) -> list[Share]:
+    """Choose what the next engine request carries, and move those jobs to the end of the line.
+
+    Args:
+        waiting: the line; jobs that are over are dropped from it.
+        most_items: the most items in one request.
+        most_chars: the most characters, unless a single item has more.
+        large_share: the most items of large jobs, all together; 0 leaves them waiting.
+    """
+    shares: list[Share] = []
+    for _ in range(len(waiting)):
+        ticket = waiting.popleft()
+        if ticket.done.done() or not ticket.todo:
+            continue
+        most = most_items if ticket.is_small else min(most_items, large_share)
+        if most == 0 or (ticket.alone and shares):
+            waiting.append(ticket)
+            continue
+        small = ticket.is_small
+        positions = ticket.take(most, most_chars, at_least_one=not shares)
+        if ticket.todo:
+            # First in the line if the request is full, so that it is not passed over twice.
+            (waiting.append if positions else waiting.appendleft)(ticket)
+        if not positions:
+            break
+        shares.append(Share(ticket, positions))
+        most_items -= len(positions)
+        most_chars -= sum(len(ticket.items[at]) for at in positions)
+        large_share -= 0 if small else len(positions)
+        if ticket.alone or most_items <= 0:
+            break
+    return shares

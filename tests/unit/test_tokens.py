@@ -1,0 +1,52 @@
+import logging
+from pathlib import Path
+
+import pytest
+
+from infinity_worker.demo import models
+from infinity_worker.settings import Settings
+from infinity_worker.tokens import TokenCounter, load_counters
+
+SHAPES = Path(models.__file__).parent / "shapes_clip"
+
+
+@pytest.mark.parametrize(
+    ("texts", "tokens"),
+    [
+        ([""], 2),
+        (["a red circle"], 5),
+        (["a red circle", "two blue squares"], 10),
+        (["a red circle " * 50], 20),
+        ([], 0),
+        (["a red circle"] * 2_000, 10_000),
+    ],
+)
+async def test_tokens_are_counted_with_special_ones_and_where_the_model_cuts(
+    texts: list[str], tokens: int
+) -> None:
+    assert await TokenCounter.from_folder(SHAPES).count(texts) == tokens
+
+
+def test_models_are_found_by_their_served_name() -> None:
+    settings = Settings.from_env({"MODEL_NAMES": str(SHAPES), "SERVED_MODEL_NAMES": "shapes"})
+    assert list(load_counters(settings)) == ["shapes"]
+
+
+def test_a_model_in_the_hubs_cache_is_found(tmp_path: Path) -> None:
+    snapshot = tmp_path / "hub" / "models--org--shapes" / "snapshots" / "abc"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.symlink_to(SHAPES)
+    settings = Settings.from_env({"MODEL_NAMES": "org/shapes", "HF_HOME": str(tmp_path)})
+    assert list(load_counters(settings)) == ["org/shapes"]
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"version": "1.0"}'])
+def test_one_that_cannot_be_loaded_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_text(content)
+    settings = Settings.from_env({"MODEL_NAMES": str(tmp_path), "SERVED_MODEL_NAMES": "odd"})
+    with caplog.at_level(logging.WARNING):
+        assert load_counters(settings) == {}
+    assert caplog.text.count("model odd: its tokenizer.json cannot be used") == 1
