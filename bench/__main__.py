@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--soak", type=float, nargs="?", const=_SOAK_S, metavar="SECONDS", help="full rate")
     add("--jobs", type=int, metavar="N", help="a soak of so many jobs instead of seconds")
     add("--only", default="*", metavar="PATTERN", help="cells by name, as in '*, 32 clients'")
-    add("--variants", default="stock,stock-default,ours", metavar="NAMES", help="of the worker")
+    add("--variants", default="stock,stock-default,ours,apart", metavar="NAMES", help="of the worker")
     add("--out", type=Path, default=_OUT, metavar="DIR", help="folder for the results")
     return parser
 

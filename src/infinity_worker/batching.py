@@ -37,10 +37,12 @@ MAX_CHARS_PER_REQUEST = 1_000_000
 # How long the large jobs' share of one request may take the engine: while small jobs come in, and
 # while none do. The second bounds what the first small job waits, and what a cancelled job wastes.
 SHARED_S = 0.015
-ALONE_S = 0.25
+ALONE_S = 0.5
 # Small jobs are expected for so long after the last one.
 _EXPECT_SMALL_S = 1.0
 _LEAST_SHARE = 8
+# Infinity's batch size, unless it is told another: a rest of a batch costs nearly a whole one.
+_ENGINE_BATCH = 32
 # Where jobs do not travel together, the engine has to gather them: it gets more requests at a time.
 _APART_UNDER_WAY = 32
 _NO_LIMIT = 1 << 62
@@ -182,7 +184,8 @@ class _Lane:
 
     def _large_share(self) -> int:
         if time.monotonic() - self._small_at >= _EXPECT_SMALL_S:
-            return max(_LEAST_SHARE, int(self._rate * ALONE_S))
+            whole_batches = int(self._rate * ALONE_S) // _ENGINE_BATCH
+            return max(1, whole_batches) * _ENGINE_BATCH
         # One request stays free for small jobs, so that they never wait behind two large shares.
         large = sum(
             not all(share.ticket.is_small_job for share in shares)
@@ -204,7 +207,8 @@ class _Lane:
         except InfinityError as error:
             self._failed(shares, error)
             return
-        seen = len(items) / max(time.monotonic() - began, 1e-6)
+        # The engine's time is divided among the requests under way.
+        seen = len(items) * len(self._requests) / max(time.monotonic() - began, 1e-6)
         self._rate += _NEWEST * (seen - self._rate)
         start = 0
         for share in shares:

@@ -9,11 +9,12 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
-
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING, Self
 
 from infinity_worker.settings import Settings
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class TokenCounter:
         max_tokens: where the model cuts a text; None where it does not say.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int | None) -> None:
+    def __init__(self, tokenizer: "Tokenizer", max_tokens: int | None) -> None:
         tokenizer.no_padding()
         if max_tokens:
             tokenizer.enable_truncation(max_tokens)
@@ -45,6 +46,9 @@ class TokenCounter:
             OSError: there is no `tokenizer.json`.
             ValueError: a file is malformed.
         """
+        # Only now: a worker that counts nothing need not hold the library in memory.
+        from tokenizers import Tokenizer  # noqa: PLC0415
+
         text = (folder / "tokenizer.json").read_text(encoding="utf-8")
         return cls(Tokenizer.from_str(text), _max_tokens(folder))
 
