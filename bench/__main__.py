@@ -24,12 +24,14 @@ from infinity_worker.engine import EngineStartError
 _OUT = Path(__file__).parent / "results"
 _SOAK_S = 30.0
 _SOAK_BY_JOBS_S = 600.0
+_VARIANTS = "stock,stock-default,ours,apart"
 _NOTES = {
     "standin": (
         "Latency: from the moment a job is available at the edge to the moment its result has "
         "arrived there in full. Each figure is the median over the rounds. `stock` is the SDK's "
         "own loop with 1,000 slots, which suits it best; `stock-default` the same with the slots "
-        "that `ours`, the project's loop, has by default."
+        "that `ours`, the project's loop, has by default. `apart` is `ours` where the model's "
+        "tokenizer is not known, so that no jobs share an engine request and none are counted."
     ),
     "ceiling": (
         "`bare` takes jobs, passes on the engine's answer and does nothing else, over raw "
@@ -67,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--soak", type=float, nargs="?", const=_SOAK_S, metavar="SECONDS", help="full rate")
     add("--jobs", type=int, metavar="N", help="a soak of so many jobs instead of seconds")
     add("--only", default="*", metavar="PATTERN", help="cells by name, as in '*, 32 clients'")
-    add("--variants", default="stock,stock-default,ours,apart", metavar="NAMES", help="of the worker")
+    add("--variants", default=_VARIANTS, metavar="NAMES", help="of the worker")
     add("--out", type=Path, default=_OUT, metavar="DIR", help="folder for the results")
     return parser
 

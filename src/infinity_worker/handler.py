@@ -84,7 +84,8 @@ async def async_handler(
         return [failure] if is_openai else failure
     except InfinityError as error:
         # Only a refused input is the caller's fault; an overloaded or absent engine is ours.
-        failure = create_error_response(str(error), error.type, error.code, error.param)
+        message = f"{error.param}: {error}" if error.param else str(error)
+        failure = create_error_response(message, error.type, error.code, error.param)
         return [failure] if is_openai and error.code == InvalidRequest.code else failure
     except Exception:
         log.exception("job %s failed unexpectedly", record.job_id)

@@ -86,8 +86,8 @@ class Settings:
     engine_requests: int = 2
     cache_mb: int = 0
     # Modest: a worker must not hoard a queue that others could drain. Measured with 256 callers on
-    # 2 cores, jobs/s: MiniLM 207 with 16 slots, 342 with 50, 337 with 100; a weightless engine 1,238
-    # with 16, 2,263 with 50, 3,047 with 100. Raise it where the engine is much faster than that.
+    # 2 cores, jobs/s: MiniLM 207 with 16 slots, 342 with 50, 337 with 100; a weightless engine
+    # 1,238, 2,263 and 3,047. Raise it where the engine is much faster than that.
     max_concurrency: int = 50
     max_items: int = 10_000
     job_loop: str = "event"

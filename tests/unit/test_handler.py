@@ -135,6 +135,17 @@ async def test_the_engines_faults_fail_the_job_on_both_routes(
         assert await answer(worker, openai("/v1/embeddings", {"input": "a"})) == standard
 
 
+async def test_a_nan_names_the_item_as_the_caller_counts(
+    engine: FakeEngine, worker: Worker
+) -> None:
+    engine.mode = "nan"
+    result: Any = await answer(worker, {"input": [IMAGE, "a", "b"], "model": "fake-clip"})
+    error = result["error"]
+    assert error["code"] == 502
+    assert error["param"] in ("input[0]", "input[2]")  # the image's part fails as well
+    assert error["message"].startswith(error["param"])
+
+
 async def test_a_refused_input_completes_the_openai_job(engine: FakeEngine, worker: Worker) -> None:
     engine.mode = "refuse"
     standard: Any = await answer(worker, {"input": "a"})
