@@ -104,7 +104,9 @@ async def _measure(
     engine: Engine, chosen: Sequence[Cell], variables: Mapping[str, str]
 ) -> list[Result]:
     async with AsyncExitStack() as stack:
-        connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=60)
+        # Less than the engine keeps an idle connection: 5 s.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)
+        timeout = aiohttp.ClientTimeout(total=60)
         session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         await stack.enter_async_context(session)
         routes: dict[str, Route] = {"direct": Direct(engine.url, session)}

@@ -18,7 +18,7 @@ from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.logs import JobRecord
 from infinity_worker.results import JobResult
 from infinity_worker.settings import Settings, SettingsError
-from infinity_worker.tokens import load_counters
+from infinity_worker.tokens import TokenCounter, learn_how_engine_counts, load_counters
 
 log = logging.getLogger("infinity_worker")
 
@@ -73,7 +73,8 @@ def run(settings: Settings, engine: Engine | None) -> int:
         url, timeout_s=settings.engine_timeout_s, api_key=settings.infinity_api_key
     )
     batcher = Batcher(client, requests_under_way=settings.engine_requests)
-    counters = load_counters(settings) if settings.models else {}
+    counters = load_counters(settings)
+    asyncio.run(_compare_counts(counters, url, settings))
     cache = EmbeddingCache(settings.cache_mb * 1_000_000)
     worker = Worker(client, batcher, cache, counters, settings.max_items)
 
@@ -86,6 +87,14 @@ def run(settings: Settings, engine: Engine | None) -> int:
     gc.set_threshold(50_000, 20, 20)
     job_loop.run(handler, settings, close=client.close)
     return 0
+
+
+async def _compare_counts(
+    counters: Mapping[str, TokenCounter], url: str, settings: Settings
+) -> None:
+    # A client of its own: the job loop's belongs to another event loop.
+    async with InfinityClient(url, api_key=settings.infinity_api_key) as client:
+        await learn_how_engine_counts(counters, client)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

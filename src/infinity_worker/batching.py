@@ -74,7 +74,13 @@ class Batcher:
         self._lanes: dict[tuple[str, Modality, bool], _Lane] = {}
 
     async def embed(
-        self, model: str, items: Sequence[str], modality: Modality, *, together: bool
+        self,
+        model: str,
+        items: Sequence[str],
+        modality: Modality,
+        *,
+        together: bool,
+        alone: bool = False,
     ) -> EmbeddingBatch:
         """Embed one job's items of one modality. Cancelling this takes them out of what waits.
 
@@ -82,8 +88,9 @@ class Batcher:
             model: a served name.
             items: any number of them.
             modality: what all of them are.
-            together: whether they may share requests with other jobs' items. Their
-                `prompt_tokens` are then those of whole requests.
+            together: whether jobs of this model share requests. Their `prompt_tokens` are then
+                those of whole requests.
+            alone: whether this one keeps to requests of its own nevertheless.
 
         Raises:
             InfinityError: the engine could not answer; `item` says for which one, if that is known.
@@ -97,7 +104,7 @@ class Batcher:
                 most_under_way=self._under_way if together else _APART_UNDER_WAY,
                 gathers=together,
             )
-        ticket = Ticket(items, alone=not together)
+        ticket = Ticket(items, alone=alone or not together)
         lane.add(ticket)
         try:
             return await ticket.done

@@ -28,6 +28,11 @@ class EmbeddingCache:
         self._entries: OrderedDict[bytes, bytes] = OrderedDict()
         self._bytes = 0
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept at all."""
+        return self._max_bytes > 0
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -42,7 +47,7 @@ class EmbeddingCache:
         Raises:
             InfinityError: the engine could not answer; `item` is a position in `texts`.
         """
-        if not self._max_bytes:
+        if not self.keeps:
             return await batcher.embed(model, texts, "text", together=True), 0
         keys = [_key(model, text) for text in texts]
         rows = {key: self._get(key) for key in keys}

@@ -28,6 +28,7 @@ from infinity_worker.schema import (
     RouteNotFound,
 )
 from infinity_worker.tokens import TokenCounter
+from infinity_worker.turns import SMALL_ITEMS
 from infinity_worker.utils import JsonObject, create_error_response
 
 log = logging.getLogger(__name__)
@@ -181,12 +182,17 @@ async def _embed_part(
     The engine works while the tokens are counted.
     """
     counter = worker.counters.get(model) if part.modality == "text" else None
+    texts = part.contents
     try:
         if counter is None:
             batch = await worker.batcher.embed(model, part.contents, part.modality, together=False)
             return batch, batch.prompt_tokens if part.modality == "text" else 0, 0
+        if len(texts) > SMALL_ITEMS and not worker.cache.keeps and counter.may_ask_engine(texts):
+            # Counting thousands of texts costs more than sharing their requests would bring.
+            batch = await worker.batcher.embed(model, texts, "text", together=True, alone=True)
+            return batch, counter.from_engine(batch.prompt_tokens, len(texts)), 0
         (batch, hits), tokens = await _both(
-            worker.cache.embed(worker.batcher, model, part.contents), counter.count(part.contents)
+            worker.cache.embed(worker.batcher, model, texts), counter.count(texts)
         )
     except InfinityError as error:
         if error.item is not None:

@@ -5,12 +5,14 @@ the whole request. For CLIP models it even counts the padding to the longest tex
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from infinity_worker.infinity_client import InfinityClient, InfinityError
 from infinity_worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ log = logging.getLogger(__name__)
 
 # More than this is counted in a thread, which the tokenizer lets run beside the event loop.
 _INLINE_CHARS = 4_000
+_NO_LIMIT = 1 << 62
+# What the engine is asked for, to see how it counts: texts of different lengths in one request.
+_PROBES = ("one", "two words", "a text of some more words than the others")
 
 
 class TokenCounter:
@@ -37,6 +42,9 @@ class TokenCounter:
         else:
             tokenizer.no_truncation()
         self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        self._specials = self._count([""])
+        self._engine_counts_plain = False
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
@@ -58,6 +66,30 @@ class TokenCounter:
             return self._count(texts)
         return await asyncio.to_thread(self._count, texts)
 
+    def learn_how_the_engine_counts(self, probe_tokens: int) -> None:
+        """Note whether the engine's count for `_PROBES` is that of their tokens, less special ones.
+
+        Infinity's is for sentence-transformers' models; for CLIP models it counts padding as well.
+        """
+        plain = self._count(_PROBES) - self._specials * len(_PROBES)
+        self._engine_counts_plain = probe_tokens == plain
+
+    def may_ask_engine(self, texts: Sequence[str]) -> bool:
+        """Tell whether the engine's count for these texts, alone in their requests, is enough.
+
+        It is if the engine counts plain tokens and no text can be cut: a token is a byte or more.
+        """
+        if not self._engine_counts_plain:
+            return False
+        room = (self._max_tokens or _NO_LIMIT) - self._specials
+        return all(
+            len(text) <= room if text.isascii() else len(text.encode()) <= room for text in texts
+        )
+
+    def from_engine(self, engine_tokens: int, texts: int) -> int:
+        """Make the engine's count for so many texts that of all their tokens."""
+        return engine_tokens + self._specials * texts
+
     def _count(self, texts: Sequence[str]) -> int:
         return sum(map(len, self._tokenizer.encode_batch_fast(texts)))
 
@@ -76,6 +108,17 @@ def load_counters(settings: Settings) -> dict[str, TokenCounter]:
                 type(error).__name__,
             )
     return counters
+
+
+async def learn_how_engine_counts(
+    counters: Mapping[str, TokenCounter], client: InfinityClient
+) -> None:
+    """Let each counter see the engine's own count for the same texts."""
+    for name, counter in counters.items():
+        # A model that does not embed texts, or fails, teaches nothing.
+        with contextlib.suppress(InfinityError):
+            batch = await client.get_embeddings(name, _PROBES)
+            counter.learn_how_the_engine_counts(batch.prompt_tokens)
 
 
 def _folder(source: str, settings: Settings) -> Path:

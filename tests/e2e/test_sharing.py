@@ -123,6 +123,11 @@ def test_usage_is_what_the_models_own_tokenizer_counts(
         for text in ODD_TEXTS
     ]
     assert counted == expected
+    # A large job is counted by the engine where that is exact.
+    short = [text for text in ODD_TEXTS if len(text) < 20] * 10
+    large = stack.runsync({"text": short, "model": model})["output"]["usage"]
+    by_text = dict(zip(ODD_TEXTS, expected, strict=True))
+    assert large["prompt_tokens"] == sum(by_text[text] for text in short)
     whole = stack.runsync({"text": ODD_TEXTS, "model": model})["output"]["usage"]
     assert whole == {"prompt_tokens": sum(expected), "total_tokens": sum(expected)}
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from infinity_worker import tokens
 from infinity_worker.demo import models
 from infinity_worker.settings import Settings
 from infinity_worker.tokens import TokenCounter, load_counters
@@ -11,7 +12,7 @@ SHAPES = Path(models.__file__).parent / "shapes_clip"
 
 
 @pytest.mark.parametrize(
-    ("texts", "tokens"),
+    ("texts", "expected"),
     [
         ([""], 2),
         (["a red circle"], 5),
@@ -22,9 +23,30 @@ SHAPES = Path(models.__file__).parent / "shapes_clip"
     ],
 )
 async def test_tokens_are_counted_with_special_ones_and_where_the_model_cuts(
-    texts: list[str], tokens: int
+    texts: list[str], expected: int
 ) -> None:
-    assert await TokenCounter.from_folder(SHAPES).count(texts) == tokens
+    assert await TokenCounter.from_folder(SHAPES).count(texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("engine_says", "texts", "enough"),
+    [
+        (0, ["a"], True),
+        (0, ["a" * 18] * 100, True),
+        (0, ["a" * 19], False),  # 20 tokens at most, two of them special
+        (0, ["é" * 9], True),
+        (0, ["é" * 10], False),
+        (1, ["a"], False),  # it counts something else
+    ],
+)
+def test_the_engines_count_is_used_only_where_it_is_right(
+    engine_says: int, texts: list[str], *, enough: bool
+) -> None:
+    counter = TokenCounter.from_folder(SHAPES)
+    assert not counter.may_ask_engine(texts)
+    counter.learn_how_the_engine_counts(counter._count(tokens._PROBES) - 6 + engine_says)
+    assert counter.may_ask_engine(texts) == enough
+    assert counter.from_engine(10, 3) == 16
 
 
 def test_models_are_found_by_their_served_name() -> None:
