@@ -103,7 +103,7 @@ def test_sigterm_lets_all_200_jobs_of_one_worker_finish(engine: str) -> None:
         it.ended(it.run("the worker is up"))
         it.http.post(f"{engine}/mode/wait").raise_for_status()
         jobs = [it.run(f"text {number}") for number in range(200)]
-        while it.http.get(f"{engine}/waiting").json() < 200:
+        while it.http.get(f"{it.api}/health").json()["jobs"]["inProgress"] < 200:
             pass
         it.worker.send_signal(signal.SIGTERM)
         it.http.post(f"{engine}/mode/ok").raise_for_status()
