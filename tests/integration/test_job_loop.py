@@ -69,7 +69,7 @@ def platform(edge: FlakyEdge, engine: str, **settings: str) -> Iterator[Platform
 
 def test_no_result_is_lost_when_reporting_fails(engine: str) -> None:
     edge = FlakyEdge(job_done=["500", "429", "reset", "hang", "503", "swallow"])
-    with platform(edge, engine, REPORT_TIMEOUT="0.5") as it:
+    with platform(edge, engine, REPORT_TIMEOUT="1.5") as it:
         jobs = [it.run(f"text {number}") for number in range(8)]
         assert {it.ended(job)["status"] for job in jobs} == {"COMPLETED"}
     assert not edge.job_done

@@ -63,7 +63,7 @@ def stack(fake_engine: str, request: pytest.FixtureRequest) -> Iterator[Stack]:
         environment = clean_environment(
             **worker_environment(edge.url, "local", "w0"),
             INFINITY_URL=fake_engine,
-            ENGINE_TIMEOUT="1",
+            ENGINE_TIMEOUT="4",
             MAX_ITEMS="100",
             WORKER_JOB_LOOP=request.param,
         )

@@ -128,7 +128,7 @@ async def test_the_engines_faults_fail_the_job_on_both_routes(
     engine: FakeEngine, mode: str, code: int, kind: str
 ) -> None:
     engine.mode = mode
-    async with InfinityClient(engine.url, timeout_s=0.2) as client:
+    async with InfinityClient(engine.url, timeout_s=1.5) as client:
         worker = Worker(client, Batcher(client))
         standard: Any = await answer(worker, {"input": "a"})
         assert (standard["error"]["code"], standard["error"]["type"]) == (code, kind)

@@ -10,6 +10,8 @@ from aiohttp import web
 from infinity_worker.reporting import Delivery, Reporter
 from infinity_worker.results import Report
 
+# Long enough for any answer that comes, on a busy machine too.
+HANG_S = 1.5
 SMALL = Report(b'{"output":1}', 200)
 LARGE = Report(b'{"output":"' + b"x" * 200_000 + b'"}', 200)
 
@@ -52,7 +54,7 @@ async def platform() -> AsyncIterator[Platform]:
 @pytest.fixture
 async def reporter(platform: Platform) -> AsyncIterator[Reporter]:
     async with aiohttp.ClientSession() as session:
-        yield Reporter(session, lambda job: f"{platform.url}/{job}", 0.2, give_up_s=20.0)
+        yield Reporter(session, lambda job: f"{platform.url}/{job}", HANG_S, give_up_s=60.0)
 
 
 @pytest.mark.parametrize(
@@ -94,12 +96,14 @@ async def test_a_large_body_that_is_not_taken_is_refused(
 async def test_it_gives_up_in_the_end(platform: Platform) -> None:
     platform.script = ["500"] * 100
     async with aiohttp.ClientSession() as session:
-        reporter = Reporter(session, lambda _job: f"{platform.url}/j", 0.2, give_up_s=0.05)
+        reporter = Reporter(session, lambda _job: f"{platform.url}/j", HANG_S, give_up_s=0.05)
         assert await reporter.send("j", SMALL) is Delivery.LOST
 
 
-async def test_jobs_side_by_side_keep_their_own_ids(platform: Platform, reporter: Reporter) -> None:
+async def test_jobs_side_by_side_keep_their_own_ids(platform: Platform) -> None:
     jobs = [f"job-{number}" for number in range(50)]
-    await asyncio.gather(*(reporter.send(job, SMALL) for job in jobs))
+    async with aiohttp.ClientSession() as session:
+        patient = Reporter(session, lambda job: f"{platform.url}/{job}", 60.0)
+        await asyncio.gather(*(patient.send(job, SMALL) for job in jobs))
     assert sorted(request_id for _, request_id, _ in platform.received) == sorted(jobs)
     assert all(path.endswith(f"/{request_id}") for path, request_id, _ in platform.received)
