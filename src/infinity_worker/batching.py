@@ -207,6 +207,13 @@ class _Lane:
         self._fill()
 
     async def _send(self, shares: Sequence[Share]) -> None:
+        try:
+            await self._embed(shares)
+        except Exception as error:  # noqa: BLE001  # whatever it is, no job may wait for ever
+            for share in shares:
+                share.ticket.fail(error)
+
+    async def _embed(self, shares: Sequence[Share]) -> None:
         items = [share.ticket.items[at] for share in shares for at in share.positions]
         began = time.monotonic()
         try:

@@ -16,7 +16,7 @@ from typing import TypeVar
 from infinity_worker.batching import Batcher
 from infinity_worker.cache import EmbeddingCache
 from infinity_worker.infinity_client import EmbeddingBatch, InfinityClient, InfinityError, Model
-from infinity_worker.logs import JobRecord
+from infinity_worker.logs import JobRecord, place_of
 from infinity_worker.parts import Part, check_sizes, merge, split
 from infinity_worker.response import embedding_response
 from infinity_worker.results import JobResult
@@ -88,8 +88,8 @@ async def async_handler(
         message = f"{error.param}: {error}" if error.param else str(error)
         failure = create_error_response(message, error.type, error.code, error.param)
         return [failure] if is_openai and error.code == InvalidRequest.code else failure
-    except Exception:
-        log.exception("job %s failed unexpectedly", record.job_id)
+    except Exception as error:  # noqa: BLE001  # the one place where the unforeseen ends
+        log.error("job %s failed unexpectedly: %s", record.job_id, place_of(error))  # noqa: TRY400  # a traceback may repeat an input
         return create_error_response("internal error: see the worker's log", "internal_error", 500)
 
 

@@ -9,7 +9,6 @@ InfinityError
 """
 
 import asyncio
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -260,7 +259,7 @@ def _parse_embeddings(answer: object, expected: int) -> EmbeddingBatch:
         encoded = [entry["embedding"] for entry in entries]
         vectors = _decode(encoded)
         prompt_tokens = int(answer["usage"]["prompt_tokens"])  # type: ignore[index]  # likewise
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+    except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError) as error:
         raise InfinityBadResponse("the engine's embeddings are malformed") from error
     if len(encoded) != expected:
         raise InfinityBadResponse(

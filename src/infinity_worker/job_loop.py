@@ -27,10 +27,11 @@ from runpod.serverless.modules import rp_http, rp_job, rp_scale
 from runpod.serverless.modules.rp_logger import RunPodLogger
 
 from infinity_worker.backoff import Backoff, retry_after_s
-from infinity_worker.logs import JobRecord
+from infinity_worker.logs import JobRecord, place_of
 from infinity_worker.reporting import Delivery, Reporter
-from infinity_worker.results import JobResult, refused_report, report_of
+from infinity_worker.results import JobResult, Report, refused_report, report_of
 from infinity_worker.settings import Settings
+from infinity_worker.utils import create_error_response
 
 log = logging.getLogger(__name__)
 
@@ -120,17 +121,14 @@ class EventLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK is untyped
         async with AsyncClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
             reporter = Reporter(session, _job_done_url, self._settings.report_timeout_s)
             taking = asyncio.create_task(self._take_jobs(session, reporter))
-            others = [
-                asyncio.create_task(self.monitor_stop_signals(session)),
-                asyncio.create_task(self._leave.wait()),
-            ]
+            stopping = asyncio.create_task(self.monitor_stop_signals(session))
             try:
                 await self._until_left({taking})
                 await self._until_left(set(self.jobs_tasks.values()))
                 if taking.done():
                     taking.result()
             finally:
-                await _cancel([taking, *others, *self.jobs_tasks.values()])
+                await _cancel([taking, stopping, *self.jobs_tasks.values()])
                 await self._close()
 
     async def _until_left(self, tasks: set[asyncio.Task[None]]) -> None:
@@ -194,8 +192,7 @@ class EventLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK is untyped
         """Run one job and report it; a stop signal cancels this, and then nothing is posted."""
         record = JobRecord(job_id)
         try:
-            result = await self._handler(job, record)
-            report = report_of(result, self._settings.result_limit_bytes)
+            result, report = await self._run_one(job, record)
             delivery = await reporter.send(job_id, report)
             if delivery is Delivery.REFUSED:
                 report = refused_report(result, len(report.body))
@@ -206,6 +203,16 @@ class EventLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK is untyped
         outcome = "error" if report.code != HTTPStatus.OK else "ok"
         done = delivery is Delivery.ACCEPTED
         record.write(outcome if done else delivery.value, report.code, len(report.body))
+
+    async def _run_one(self, job: Job, record: JobRecord) -> tuple[JobResult, Report]:
+        """Run the handler and write its result; something is always there to report."""
+        try:
+            result = await self._handler(job, record)
+            return result, report_of(result, self._settings.result_limit_bytes)
+        except Exception as error:  # noqa: BLE001  # a job without any report would be lost
+            log.error("job %s cannot be answered: %s", record.job_id, place_of(error))  # noqa: TRY400  # a traceback may repeat an input
+            failure = create_error_response("internal error", "internal_error", 500)
+            return failure, report_of(failure, self._settings.result_limit_bytes)
 
 
 class _Poll(NamedTuple):
@@ -228,7 +235,7 @@ async def _poll(session: aiohttp.ClientSession, free: int) -> _Poll:
                 return _Poll()
             log.warning("asking for jobs: the platform answered %d", response.status)
             return _Poll(failed=True, retry_after_s=retry_after_s(response.headers))
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
         log.warning("asking for jobs failed: %s", type(error).__name__)
         return _Poll(failed=True)
 

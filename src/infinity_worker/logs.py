@@ -3,7 +3,9 @@
 import logging
 import sys
 import time
+import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import orjson
 
@@ -65,6 +67,13 @@ class JobRecord:
             "bytes_out": bytes_out,
         }
         _jobs.info("job", extra={"fields": fields})
+
+
+def place_of(error: BaseException) -> str:
+    """Say what kind of error it was and where, without its text, which may repeat an input."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+    return f"{type(error).__name__} at {' > '.join(places)}"
 
 
 class JsonFormatter(logging.Formatter):

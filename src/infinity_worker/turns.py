@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from infinity_worker.infinity_client import EmbeddingBatch, InfinityBadResponse, InfinityError
+from infinity_worker.infinity_client import EmbeddingBatch, InfinityBadResponse
 
 # A job of so few items travels whole.
 SMALL_ITEMS = 16
@@ -92,7 +92,7 @@ class Ticket:
         if self._missing == 0:
             self._resolve(EmbeddingBatch(self._encoded, self._vectors, self._tokens))
 
-    def fail(self, error: InfinityError) -> None:
+    def fail(self, error: Exception) -> None:
         """End the job's wait with an error."""
         if not self.done.done():
             self.done.set_exception(error)

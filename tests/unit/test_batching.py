@@ -179,6 +179,16 @@ async def test_an_overloaded_engine_is_not_asked_again_for_each_job() -> None:
     assert len(engine.requests) == 1
 
 
+async def test_the_unforeseen_ends_every_wait() -> None:
+    engine = MemoryEngine()
+    engine.gate.set()
+    # Texts that the engine in memory cannot hash: half of a surrogate pair.
+    jobs = [embed(Batcher(engine), ["half \ud83d"]) for _ in range(2)]
+    async with asyncio.timeout(10):
+        failed = await asyncio.gather(*jobs, return_exceptions=True)
+    assert all(isinstance(error, UnicodeEncodeError) for error in failed)
+
+
 async def test_a_cancelled_jobs_items_are_not_sent() -> None:
     engine = MemoryEngine()
     batcher = Batcher(engine, requests_under_way=1)

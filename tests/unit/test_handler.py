@@ -162,6 +162,8 @@ async def test_the_unforeseen_is_a_bland_500_with_details_in_the_log(
     assert result["error"]["code"] == 500
     assert "NoneType" not in result["error"]["message"]
     assert "job-1" in caplog.text
+    assert "AttributeError at handler.py" in caplog.text
+    assert "Traceback" not in caplog.text
     assert "secret" not in caplog.text
 
 
