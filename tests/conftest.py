@@ -6,8 +6,8 @@ import pytest
 
 from fakes.fake_engine import FakeEngine
 from infinity_worker.batching import Batcher
-from infinity_worker.handler import Worker
 from infinity_worker.infinity_client import InfinityClient
+from infinity_worker.worker import Worker
 
 
 @pytest.fixture

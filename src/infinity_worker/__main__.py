@@ -13,12 +13,13 @@ from infinity_worker import logs
 from infinity_worker.batching import Batcher
 from infinity_worker.cache import EmbeddingCache
 from infinity_worker.engine import Engine, EngineStartError, wait_until_embedding
-from infinity_worker.handler import Worker, async_handler
+from infinity_worker.handler import async_handler
 from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.logs import JobRecord
 from infinity_worker.results import JobResult
 from infinity_worker.settings import Settings, SettingsError
 from infinity_worker.tokens import TokenCounter, learn_how_engine_counts, load_counters
+from infinity_worker.worker import Worker
 
 log = logging.getLogger("infinity_worker")
 

@@ -5,11 +5,12 @@ from typing import NoReturn, cast
 
 from infinity_worker import job_loop
 from infinity_worker.batching import Batcher
-from infinity_worker.handler import Worker, async_handler
+from infinity_worker.handler import async_handler
 from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.logs import JobRecord
 from infinity_worker.results import JobResult
 from infinity_worker.settings import Settings
+from infinity_worker.worker import Worker
 
 
 class BrokenClient:

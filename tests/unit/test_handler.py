@@ -6,9 +6,10 @@ import pytest
 
 from fakes.fake_engine import FakeEngine, embedding_of
 from infinity_worker.batching import Batcher
-from infinity_worker.handler import Worker, async_handler
+from infinity_worker.handler import async_handler
 from infinity_worker.infinity_client import MAX_TEXT_CHARS, InfinityClient
 from infinity_worker.results import JobResult
+from infinity_worker.worker import Worker
 
 IMAGE = "data:image/png;base64,AAAA"
 

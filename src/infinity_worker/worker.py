@@ -1,0 +1,28 @@
+"""What the handlers of one worker share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from infinity_worker.batching import Batcher
+from infinity_worker.cache import EmbeddingCache
+from infinity_worker.infinity_client import InfinityClient
+from infinity_worker.tokens import TokenCounter
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a handler needs to answer a job.
+
+    Attributes:
+        client: the engine.
+        batcher: sends the items of many jobs to the engine together.
+        cache: remembers embeddings of texts.
+        counters: token counters by served name; a model without one has its usage from the engine.
+        max_items: the most items in one request.
+    """
+
+    client: InfinityClient
+    batcher: Batcher
+    cache: EmbeddingCache = field(default_factory=lambda: EmbeddingCache(0))
+    counters: Mapping[str, TokenCounter] = field(default_factory=dict)
+    max_items: int = 10_000
