@@ -14,6 +14,8 @@ from infinity_worker.batching import Batcher
 from infinity_worker.cache import EmbeddingCache
 from infinity_worker.engine import Engine, EngineStartError, wait_until_embedding
 from infinity_worker.handler import async_handler
+from infinity_worker.images import ImageReader
+from infinity_worker.images.fetching import Fetcher
 from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.logs import JobRecord
 from infinity_worker.results import JobResult
@@ -77,7 +79,16 @@ def run(settings: Settings, engine: Engine | None) -> int:
     counters = load_counters(settings)
     asyncio.run(_compare_counts(counters, url, settings))
     cache = EmbeddingCache(settings.cache_mb * 1_000_000)
-    worker = Worker(client, batcher, cache, counters, settings.max_items)
+    fetcher = Fetcher(
+        max_bytes=settings.image_max_bytes,
+        timeout_s=settings.image_fetch_timeout_s,
+        at_once=settings.image_fetches,
+        allowed_hosts=settings.image_allowed_hosts,
+    )
+    images = ImageReader(
+        fetcher, max_bytes=settings.image_max_bytes, max_pixels=settings.image_max_pixels
+    )
+    worker = Worker(client, batcher, cache, counters, images, settings.max_items)
 
     async def handler(job: Mapping[str, object], record: JobRecord) -> JobResult:
         return await async_handler(job, worker, record)
@@ -86,7 +97,7 @@ def run(settings: Settings, engine: Engine | None) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    job_loop.run(handler, settings, close=client.close)
+    job_loop.run(handler, settings, close=worker.close)
     return 0
 
 

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # The engine's memory grows with the characters of a request; one text may have 122,880.
 MAX_CHARS_PER_REQUEST = 1_000_000
+# It decodes all images of a request before it scales the first: 3 bytes a pixel, several times.
+MAX_PIXELS_PER_REQUEST = 64_000_000
 # How long the large jobs' share of one request may take the engine: while small jobs come in, and
 # while none do. The second bounds what the first small job waits, and what a cancelled job wastes.
 SHARED_S = 0.015
@@ -45,7 +47,6 @@ _LEAST_SHARE = 8
 _ENGINE_BATCH = 32
 # Where jobs do not travel together, the engine has to gather them: it gets more requests at a time.
 _APART_UNDER_WAY = 32
-_NO_LIMIT = 1 << 62
 _FIRST_GUESS_PER_S = 1_000.0
 # The newest request's weight in the estimate of the engine's rate.
 _NEWEST = 0.3
@@ -95,6 +96,27 @@ class Batcher:
         Raises:
             InfinityError: the engine could not answer; `item` says for which one, if that is known.
         """
+        return await self._answered(
+            self._lane(model, modality, together=together),
+            Ticket(items, alone=alone or not together),
+        )
+
+    async def embed_image(self, model: str, uri: str, pixels: int) -> EmbeddingBatch:
+        """Embed one image, in one request with others that wait, of whichever jobs.
+
+        Args:
+            model: a served name.
+            uri: the image as a data URI.
+            pixels: of the picture; a request carries only so many.
+
+        Raises:
+            InfinityError: the engine could not answer.
+        """
+        return await self._answered(
+            self._lane(model, "image", together=True), Ticket([uri], [pixels])
+        )
+
+    def _lane(self, model: str, modality: Modality, *, together: bool) -> "_Lane":
         lane = self._lanes.get((model, modality, together))
         if lane is None:
             lane = self._lanes[model, modality, together] = _Lane(
@@ -104,7 +126,9 @@ class Batcher:
                 most_under_way=self._under_way if together else _APART_UNDER_WAY,
                 gathers=together,
             )
-        ticket = Ticket(items, alone=alone or not together)
+        return lane
+
+    async def _answered(self, lane: "_Lane", ticket: Ticket) -> EmbeddingBatch:
         lane.add(ticket)
         try:
             return await ticket.done
@@ -130,7 +154,7 @@ class _Lane:
         self._most_under_way = most_under_way
         self._gathers = gathers
         self._most_items = MAX_TEXTS_PER_REQUEST if modality == "text" else MAX_IMAGES_PER_REQUEST
-        self._most_chars = MAX_CHARS_PER_REQUEST if modality == "text" else _NO_LIMIT
+        self._most_size = MAX_CHARS_PER_REQUEST if modality == "text" else MAX_PIXELS_PER_REQUEST
         self._waiting: deque[Ticket] = deque()
         self._requests: dict[asyncio.Task[None], Sequence[Share]] = {}
         self._rate = _FIRST_GUESS_PER_S
@@ -164,7 +188,7 @@ class _Lane:
             shares = next_request(
                 self._waiting,
                 most_items=self._most_items,
-                most_chars=self._most_chars,
+                most_size=self._most_size,
                 large_share=large_share,
             )
             if not shares:

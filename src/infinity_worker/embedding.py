@@ -5,17 +5,29 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import TypeVar
 
-from infinity_worker.infinity_client import EmbeddingBatch, InfinityError, Model
+import numpy as np
+
+from infinity_worker.infinity_client import (
+    EmbeddingBatch,
+    InfinityBadResponse,
+    InfinityError,
+    InfinityRejected,
+    Model,
+)
 from infinity_worker.logs import JobRecord
-from infinity_worker.parts import Part, check_sizes, merge, split
+from infinity_worker.parts import Part, PartAnswer, check_count, merge, split, unfit
 from infinity_worker.response import embedding_response
-from infinity_worker.schema import EmbeddingRequest, InvalidRequest, ModelNotFound
+from infinity_worker.schema import EmbeddingRequest, InvalidRequest, ModelNotFound, RequestError
 from infinity_worker.turns import SMALL_ITEMS
 from infinity_worker.utils import JsonObject
 from infinity_worker.worker import Worker
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+# Images of one job that are fetched, decoded or embedded at a time: a job of thousands must not
+# keep the others' waiting.
+IMAGES_AT_ONCE = 32
 
 
 async def embed(request: EmbeddingRequest, worker: Worker, record: JobRecord) -> JsonObject:
@@ -25,50 +37,116 @@ async def embed(request: EmbeddingRequest, worker: Worker, record: JobRecord) ->
         RequestError: the caller's fault.
         InfinityError: the engine could not answer.
     """
-    check_sizes(request, worker.max_items)
-    model = _choose_model(request.model, await worker.client.models())
-    _check_modalities(request, model)
-    parts = split(request.items)
+    check_count(request, worker.max_items)
+    models = await worker.client.models()
+    model = _choose_model(request.model, models)
+    request = request.without(unfit(request, model, models))
     record.model, record.encoding = model.name, request.encoding_format
     asked_at = time.perf_counter()
     answers = await _all_or_none(
-        [_embed_part(part, model.name, request.field, worker) for part in parts]
+        [
+            _embed_texts(part, model.name, request, worker)
+            if part.modality == "text"
+            else _embed_images(part, model.name, request, worker)
+            for part in split(request.items, request.positions)
+        ]
     )
     record.engine_s = time.perf_counter() - asked_at
-    batches = [batch for batch, _, _ in answers]
-    embeddings = merge(parts, batches, text_tokens=sum(tokens for _, tokens, _ in answers))
-    record.cached = sum(hits for _, _, hits in answers)
+    embeddings = merge(answers, request.failures)
+    record.cached = sum(answer.cached for answer in answers)
     record.images = embeddings.images
-    record.texts = len(request.items) - embeddings.images
+    record.texts = len(embeddings.encoded) - embeddings.images
+    record.failed = len(embeddings.failures)
     record.tokens = embeddings.text_tokens
     return embedding_response(request, model.name, embeddings)
 
 
-async def _embed_part(
-    part: Part, model: str, field_name: str, worker: Worker
-) -> tuple[EmbeddingBatch, int, int]:
-    """Embed one part: its embeddings, its tokens, and how many of them were remembered.
-
-    The engine works while the tokens are counted.
-    """
-    counter = worker.counters.get(model) if part.modality == "text" else None
+async def _embed_texts(
+    part: Part, model: str, request: EmbeddingRequest, worker: Worker
+) -> PartAnswer:
+    """Embed texts; the engine works while their tokens are counted."""
+    counter = worker.counters.get(model)
     texts = part.contents
+    hits = 0
     try:
         if counter is None:
-            batch = await worker.batcher.embed(model, part.contents, part.modality, together=False)
-            return batch, batch.prompt_tokens if part.modality == "text" else 0, 0
-        if len(texts) > SMALL_ITEMS and not worker.cache.keeps and counter.may_ask_engine(texts):
+            batch = await worker.batcher.embed(model, texts, "text", together=False)
+            tokens = batch.prompt_tokens
+        elif len(texts) > SMALL_ITEMS and not worker.cache.keeps and counter.may_ask_engine(texts):
             # Counting thousands of texts costs more than sharing their requests would bring.
             batch = await worker.batcher.embed(model, texts, "text", together=True, alone=True)
-            return batch, counter.from_engine(batch.prompt_tokens, len(texts)), 0
-        (batch, hits), tokens = await _both(
-            worker.cache.embed(worker.batcher, model, texts), counter.count(texts)
-        )
+            tokens = counter.from_engine(batch.prompt_tokens, len(texts))
+        else:
+            (batch, hits), tokens = await _both(
+                worker.cache.embed(worker.batcher, model, texts), counter.count(texts)
+            )
     except InfinityError as error:
         if error.item is not None:
-            error.param = f"{field_name}[{part.positions[error.item]}]"
+            error.param = request.param(part.positions[error.item])
         raise
-    return batch, tokens, hits
+    return PartAnswer("text", part.positions, batch, tokens, hits)
+
+
+async def _embed_images(
+    part: Part, model: str, request: EmbeddingRequest, worker: Worker
+) -> PartAnswer:
+    """Embed images, each as soon as it is verified; the same one twice is embedded once."""
+    first: dict[str, int] = {}
+    for position, source in zip(part.positions, part.contents, strict=True):
+        first.setdefault(source, position)
+    found: dict[str, EmbeddingBatch | RequestError] = {}
+    todo = iter(first)
+
+    async def embed_some() -> None:
+        for source in todo:
+            try:
+                found[source] = await _embed_image(source, model, worker)
+            except RequestError as error:
+                if request.on_error == "fail":
+                    raise _named(error, request.param(first[source])) from None
+                found[source] = error
+            except InfinityError as error:
+                error.param = request.param(first[source])
+                raise
+
+    await _all_or_none([embed_some() for _ in range(min(IMAGES_AT_ONCE, len(first)))])
+    good: list[int] = []
+    batches: list[EmbeddingBatch] = []
+    failures: dict[int, RequestError] = {}
+    for position, source in zip(part.positions, part.contents, strict=True):
+        outcome = found[source]
+        if isinstance(outcome, RequestError):
+            failures[position] = _named(outcome, request.param(position))
+        else:
+            good.append(position)
+            batches.append(outcome)
+    return PartAnswer("image", good, _joined(batches), failures=failures)
+
+
+async def _embed_image(source: str, model: str, worker: Worker) -> EmbeddingBatch:
+    async with worker.images.read(source) as image:
+        try:
+            return await worker.batcher.embed_image(model, image.uri, image.pixels)
+        except InfinityRejected as error:
+            raise InvalidRequest(str(error)) from None
+
+
+def _named(error: RequestError, param: str) -> RequestError:
+    return type(error)(f"{param}: {error}", param)
+
+
+def _joined(batches: Sequence[EmbeddingBatch]) -> EmbeddingBatch:
+    """The embeddings of single items as one batch.
+
+    Raises:
+        InfinityBadResponse: they differ in their dimensions.
+    """
+    if not batches:
+        return EmbeddingBatch((), np.empty((0, 0), np.float32), 0)
+    if len({batch.vectors.shape[1] for batch in batches}) > 1:
+        raise InfinityBadResponse("the engine's embeddings differ in their dimensions")
+    encoded = [text for batch in batches for text in batch.encoded]
+    return EmbeddingBatch(encoded, np.concatenate([batch.vectors for batch in batches]), 0)
 
 
 async def _both(
@@ -93,19 +171,6 @@ def _choose_model(name: str | None, models: Sequence[Model]) -> Model:
             return model
     served = ", ".join(model.name for model in models)
     raise ModelNotFound(f"model: this name is not served; served are: {served}", "model")
-
-
-def _check_modalities(request: EmbeddingRequest, model: Model) -> None:
-    if all(map(model.takes, {item.modality for item in request.items})):
-        return
-    for position, item in enumerate(request.items):
-        if not model.takes(item.modality):
-            param = f"{request.field}[{position}]"
-            raise InvalidRequest(
-                f"{param}: the model {model.name} does not embed {item.modality}s; its "
-                f"capabilities are: {', '.join(sorted(model.capabilities))}",
-                param,
-            )
 
 
 async def _all_or_none(calls: Sequence[Coroutine[object, object, T]]) -> list[T]:

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 import traceback
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class JobRecord:
         model: the served name.
         texts: how many texts.
         images: how many images.
+        failed: items that could not be embedded, where the caller wanted the others nevertheless.
         tokens: tokens of the texts.
         cached: texts whose embeddings were remembered.
         encoding: `float` or `base64`.
@@ -35,6 +37,7 @@ class JobRecord:
     model: str = ""
     texts: int = 0
     images: int = 0
+    failed: int = 0
     tokens: int = 0
     cached: int = 0
     encoding: str = ""
@@ -59,6 +62,7 @@ class JobRecord:
             "model": self.model,
             "texts": self.texts,
             "images": self.images,
+            "failed": self.failed,
             "tokens": self.tokens,
             "cached": self.cached,
             "encoding": self.encoding,
@@ -109,3 +113,5 @@ def configure(settings: Settings) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(settings.log_level)
     logger.propagate = False
+    # Pillow's opinions on callers' pictures, printed with the paths of this machine.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")

@@ -1,14 +1,14 @@
 """What callers get back: OpenAI's response shapes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pybase64
 from numpy.typing import NDArray
 
 from infinity_worker.parts import Embeddings
-from infinity_worker.schema import EmbeddingRequest, InvalidRequest
-from infinity_worker.utils import JsonObject
+from infinity_worker.schema import EmbeddingRequest, InvalidRequest, RequestError
+from infinity_worker.utils import JsonObject, create_error_response
 
 
 def embedding_response(
@@ -25,20 +25,42 @@ def embedding_response(
     usage = {"prompt_tokens": embeddings.text_tokens, "total_tokens": embeddings.text_tokens}
     if embeddings.images:
         usage["images"] = embeddings.images
+    formatted = _formatted(request, embeddings)
     return {
         "object": "list",
-        "data": [
+        "data": _with_failures(formatted, embeddings.failures)
+        if embeddings.failures
+        else [
             {"object": "embedding", "index": index, "embedding": embedding}
-            for index, embedding in enumerate(_formatted(request, embeddings))
+            for index, embedding in enumerate(formatted)
         ],
         "model": model_name,
         "usage": usage,
     }
 
 
+def _with_failures(
+    formatted: Sequence[str] | NDArray[np.float32], failures: Mapping[int, RequestError]
+) -> list[JsonObject]:
+    """The entries of all items; one that failed has null for its embedding, and its error."""
+    good = iter(formatted)
+    data: list[JsonObject] = []
+    for index in range(len(formatted) + len(failures)):
+        entry: JsonObject = {"object": "embedding", "index": index, "embedding": None}
+        if index in failures:
+            error = failures[index]
+            entry |= create_error_response(str(error), error.type, error.code, error.param)
+        else:
+            entry["embedding"] = next(good)
+        data.append(entry)
+    return data
+
+
 def _formatted(
     request: EmbeddingRequest, embeddings: Embeddings
 ) -> Sequence[str] | NDArray[np.float32]:
+    if not embeddings.encoded:
+        return ()
     own = embeddings.vectors.shape[1]
     wanted = request.dimensions or own
     if wanted == own:

@@ -10,19 +10,16 @@ RequestError
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
+from infinity_worker.items import SEND_STRINGS, MalformedItem, is_token_ids, kind, read_item
 from infinity_worker.utils import Modality, detect_modality
 
 EncodingFormat: TypeAlias = Literal["float", "base64"]
-
-_SEND_STRINGS = (
-    "token ids are not accepted, the model's own tokenizer reads text: send strings "
-    "(in LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
-)
+OnError: TypeAlias = Literal["fail", "null"]
 
 
 class RequestError(Exception):
@@ -74,17 +71,53 @@ class EmbeddingRequest:
 
     Attributes:
         items: what to embed, in the caller's order.
-        field: the field that the items came in, for error messages.
+        input_field: the field that the items came in, for error messages.
         model: a served name, or None for the default model.
         encoding_format: `float` (JSON numbers) or `base64` (little-endian float32).
         dimensions: how many leading numbers of each embedding to keep.
+        on_error: whether a bad item fails the request, or has null for its embedding.
+        failures: the bad items found so far, by their positions in the caller's list; none of
+            them is in `items`. There are some only where `on_error` is `null`.
     """
 
     items: tuple[Item, ...]
-    field: str = "input"
+    input_field: str = "input"
     model: str | None = None
     encoding_format: EncodingFormat = "float"
     dimensions: int | None = None
+    on_error: OnError = "fail"
+    failures: Mapping[int, RequestError] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many items the caller sent."""
+        return len(self.items) + len(self.failures)
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """Where each of `items` stands in the caller's list."""
+        if not self.failures:
+            return range(len(self.items))
+        return [at for at in range(self.count) if at not in self.failures]
+
+    def param(self, position: int) -> str:
+        """What an error calls the item at a position of the caller's list."""
+        return f"{self.input_field}[{position}]"
+
+    def without(self, failures: Mapping[int, RequestError]) -> Self:
+        """The request without bad items, for a caller who wants the good ones nevertheless.
+
+        Raises:
+            RequestError: the first of them, for any other caller.
+        """
+        if not failures:
+            return self
+        if self.on_error == "fail":
+            raise failures[min(failures)]
+        kept = [
+            item for at, item in zip(self.positions, self.items, strict=True) if at not in failures
+        ]
+        return replace(self, items=tuple(kept), failures={**self.failures, **failures})
 
     @classmethod
     def from_openai(cls, body: object) -> Self:
@@ -118,13 +151,16 @@ class EmbeddingRequest:
                 present[0] if present else fields[0],
             )
         options = _Options.read(given)
-        field = present[0]
+        name = present[0]
+        items, failures = _read_items(given[name], name, options)
         return cls(
-            items=_read_items(given[field], field, _fixed_modality(field, options.modality)),
-            field=field,
+            items=items,
+            input_field=name,
             model=options.model,
             encoding_format=options.encoding_format,
             dimensions=options.dimensions,
+            on_error=options.on_error,
+            failures=failures,
         )
 
 
@@ -140,6 +176,7 @@ class _Options(BaseModel):
     modality: Modality | None = None
     encoding_format: EncodingFormat = "float"
     dimensions: PositiveInt | None = None
+    on_error: OnError = "fail"
 
     @classmethod
     def read(cls, given: Mapping[str, object]) -> Self:
@@ -154,51 +191,65 @@ class _Options(BaseModel):
 def _as_object(value: object, what: str) -> Mapping[str, object]:
     if not isinstance(value, dict):
         raise InvalidRequest(
-            f'{what} must be a JSON object such as {{"input": "a text"}}, not {_kind(value)}',
+            f'{what} must be a JSON object such as {{"input": "a text"}}, not {kind(value)}',
             "input",
         )
     return value
 
 
-def _fixed_modality(field: str, explicit: Modality | None) -> Modality | None:
+def _fixed_modality(name: str, explicit: Modality | None) -> Modality | None:
     """The modality that holds for all items, or None where each is to be looked at."""
-    named: Modality | None = "text" if field == "text" else "image" if field == "image" else None
+    named: Modality | None = "text" if name == "text" else "image" if name == "image" else None
     if named and explicit and named != explicit:
         raise InvalidRequest(
-            f"modality: `{explicit}` contradicts the field `{field}`: leave one of them out",
+            f"modality: `{explicit}` contradicts the field `{name}`: leave one of them out",
             "modality",
         )
     return explicit or named
 
 
-def _read_items(value: object, field: str, modality: Modality | None) -> tuple[Item, ...]:
-    if isinstance(value, str):
-        return (_read_item(value, field, modality),)
+def _read_items(
+    value: object, name: str, options: _Options
+) -> tuple[tuple[Item, ...], Mapping[int, RequestError]]:
+    """The items, and those that are malformed where the caller wants the others nevertheless."""
+    modality = _fixed_modality(name, options.modality)
+    if isinstance(value, str | dict):
+        return (_read_item(value, name, modality),), {}
     if not isinstance(value, list):
-        raise InvalidRequest(
-            f"{field}: must be a string or a list of strings, not {_kind(value)}", field
-        )
+        raise InvalidRequest(f"{name}: must be a string or a list, not {kind(value)}", name)
     if not value:
-        raise InvalidRequest(f"{field}: the list is empty: send at least one item", field)
-    if _is_token_ids(value):
-        raise InvalidRequest(f"{field}: {_SEND_STRINGS}", field)
+        raise InvalidRequest(f"{name}: the list is empty: send at least one item", name)
+    if is_token_ids(value):
+        raise InvalidRequest(f"{name}: {SEND_STRINGS}", name)
     items: list[Item] = []
+    failures: dict[int, RequestError] = {}
     for position, item in enumerate(value):
         # The common case first: lists of thousands of plain texts are read here.
         if isinstance(item, str) and item.isascii():
             items.append(Item(modality or detect_modality(item), item))
-        else:
-            items.append(_read_item(item, f"{field}[{position}]", modality))
-    return tuple(items)
+            continue
+        try:
+            items.append(_read_item(item, f"{name}[{position}]", modality))
+        except InvalidRequest as error:
+            if options.on_error == "fail":
+                raise
+            failures[position] = error
+    return tuple(items), failures
 
 
 def _read_item(value: object, param: str, modality: Modality | None) -> Item:
-    if not isinstance(value, str):
-        hint = _SEND_STRINGS if _is_token_ids(value) else f"must be a string, not {_kind(value)}"
-        raise InvalidRequest(f"{param}: {hint}", param)
-    if not value.isascii():
-        _check_unicode(value, param)
-    return Item(modality or detect_modality(value), value)
+    try:
+        shown, content = read_item(value)
+    except MalformedItem as error:
+        raise InvalidRequest(f"{param}: {error}", param) from None
+    if shown and modality and shown != modality:
+        raise InvalidRequest(
+            f"{param}: its shape says {shown}, the request says that all items are {modality}s",
+            param,
+        )
+    if not content.isascii():
+        _check_unicode(content, param)
+    return Item(shown or modality or detect_modality(content), content)
 
 
 def _check_unicode(value: str, param: str) -> None:
@@ -210,20 +261,3 @@ def _check_unicode(value: str, param: str) -> None:
             "Unicode: the text was cut or decoded wrongly before it was sent",
             param,
         ) from None
-
-
-def _is_token_ids(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and isinstance(value[0], int)
-        and not isinstance(value[0], bool)
-    )
-
-
-def _kind(value: object) -> str:
-    """The JSON name of a value's type; the value itself never gets into a message."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
-    if value is None:
-        return "null"
-    return names.get(type(value), "a number")

@@ -62,6 +62,11 @@ class Settings:
         cache_mb: megabytes of text embeddings to remember; 0 remembers none.
         max_concurrency: jobs that the worker takes at a time.
         max_items: the most items in one request.
+        image_max_bytes: the most bytes of one image.
+        image_max_pixels: the most pixels of one image.
+        image_fetch_timeout_s: how long getting one image from the web may take.
+        image_fetches: images that are fetched at a time.
+        image_allowed_hosts: `host` or `host:port` whose addresses need not be public.
         job_loop: `event` for the project's own loop, `stock` for the SDK's.
         result_limit_bytes: the most bytes that the platform takes as a job's result.
         report_timeout_s: how long one try to report a result may take.
@@ -90,6 +95,11 @@ class Settings:
     # 1,238, 2,263 and 3,047. Raise it where the engine is much faster than that.
     max_concurrency: int = 50
     max_items: int = 10_000
+    image_max_bytes: int = 20_000_000
+    image_max_pixels: int = 50_000_000
+    image_fetch_timeout_s: float = 10.0
+    image_fetches: int = 16
+    image_allowed_hosts: tuple[str, ...] = ()
     job_loop: str = "event"
     result_limit_bytes: int = 19_000_000
     report_timeout_s: float = 20.0
@@ -139,6 +149,11 @@ class Settings:
             cache_mb=read.integer("CACHE_MB", 0, 0, 1_000_000),
             max_concurrency=read.integer("RUNPOD_MAX_CONCURRENCY", 50, 1, 10_000),
             max_items=read.integer("MAX_ITEMS", 10_000, 1, 1_000_000),
+            image_max_bytes=read.integer("IMAGE_MAX_BYTES", 20_000_000, 1_000, 100_000_000),
+            image_max_pixels=read.integer("IMAGE_MAX_PIXELS", 50_000_000, 100, 1_000_000_000),
+            image_fetch_timeout_s=read.number("IMAGE_FETCH_TIMEOUT", 10.0, 0.1, 600.0),
+            image_fetches=read.integer("IMAGE_FETCHES", 16, 1, 1_000),
+            image_allowed_hosts=tuple(read.values("IMAGE_ALLOWED_HOSTS")),
             job_loop=read.choice("WORKER_JOB_LOOP", "event", ("event", "stock")),
             result_limit_bytes=read.integer("RESULT_LIMIT_BYTES", 19_000_000, 1_000, 1_000_000_000),
             report_timeout_s=read.number("REPORT_TIMEOUT", 20.0, 0.1, 600.0),

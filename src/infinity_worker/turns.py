@@ -19,16 +19,20 @@ class Ticket:
 
     Args:
         items: texts, or images, of one model.
+        sizes: what each counts towards a request's limit; the characters where it is not given.
         alone: never send them together with another job's.
     """
 
     __slots__ = (
-        *("alone", "done", "items", "todo"),
+        *("alone", "done", "items", "sizes", "todo"),
         *("_encoded", "_in_order", "_missing", "_tokens", "_vectors"),
     )
 
-    def __init__(self, items: Sequence[str], *, alone: bool = False) -> None:
+    def __init__(
+        self, items: Sequence[str], sizes: Sequence[int] | None = None, *, alone: bool = False
+    ) -> None:
         self.items = items
+        self.sizes = sizes
         self.alone = alone
         self.done: asyncio.Future[EmbeddingBatch] = asyncio.get_running_loop().create_future()
         self.todo = deque(range(len(items)))
@@ -48,16 +52,21 @@ class Ticket:
         """Whether what is left travels in one request."""
         return len(self.todo) <= SMALL_ITEMS
 
-    def take(self, most: int, chars: int, *, at_least_one: bool) -> list[int]:
-        """Take positions of items to send, within a number of items and of characters."""
+    def size(self, at: int) -> int:
+        """What an item counts towards a request's limit."""
+        return len(self.items[at]) if self.sizes is None else self.sizes[at]
+
+    def take(self, most: int, size: int, *, at_least_one: bool) -> list[int]:
+        """Take positions of items to send, within a number of items and their size in all."""
         if self._in_order and len(self.todo) > most:
             # Several requests: texts of similar length together, as the engine pads to the longest.
-            self.todo = deque(sorted(self.todo, key=lambda at: len(self.items[at])))
+            self.todo = deque(sorted(self.todo, key=self.size))
             self._in_order = False
         taken: list[int] = []
         while self.todo and len(taken) < most:
-            chars -= len(self.items[self.todo[0]])
-            if chars < 0 and (taken or not at_least_one):
+            at = self.todo[0]
+            size -= len(self.items[at]) if self.sizes is None else self.sizes[at]
+            if size < 0 and (taken or not at_least_one):
                 break
             taken.append(self.todo.popleft())
         return taken
@@ -111,14 +120,14 @@ class Share:
 
 
 def next_request(
-    waiting: deque[Ticket], *, most_items: int, most_chars: int, large_share: int
+    waiting: deque[Ticket], *, most_items: int, most_size: int, large_share: int
 ) -> list[Share]:
     """Choose what the next engine request carries, and move those jobs to the end of the line.
 
     Args:
         waiting: the line; jobs that are over are dropped from it.
         most_items: the most items in one request.
-        most_chars: the most characters, unless a single item has more.
+        most_size: the most that they count in all, unless a single one counts more.
         large_share: the most items of large jobs, all together; 0 leaves them waiting.
     """
     shares: list[Share] = []
@@ -131,7 +140,7 @@ def next_request(
             waiting.append(ticket)
             continue
         small = ticket.is_small
-        positions = ticket.take(most, most_chars, at_least_one=not shares)
+        positions = ticket.take(most, most_size, at_least_one=not shares)
         if ticket.todo:
             # First in the line if the request is full, so that it is not passed over twice.
             (waiting.append if positions else waiting.appendleft)(ticket)
@@ -139,7 +148,7 @@ def next_request(
             break
         shares.append(Share(ticket, positions))
         most_items -= len(positions)
-        most_chars -= sum(len(ticket.items[at]) for at in positions)
+        most_size -= sum(map(ticket.size, positions))
         large_share -= 0 if small else len(positions)
         if ticket.alone or most_items <= 0:
             break

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from infinity_worker.batching import Batcher
 from infinity_worker.cache import EmbeddingCache
+from infinity_worker.images import ImageReader
 from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.tokens import TokenCounter
 
@@ -18,6 +19,7 @@ class Worker:
         batcher: sends the items of many jobs to the engine together.
         cache: remembers embeddings of texts.
         counters: token counters by served name; a model without one has its usage from the engine.
+        images: fetches and verifies images.
         max_items: the most items in one request.
     """
 
@@ -25,4 +27,10 @@ class Worker:
     batcher: Batcher
     cache: EmbeddingCache = field(default_factory=lambda: EmbeddingCache(0))
     counters: Mapping[str, TokenCounter] = field(default_factory=dict)
+    images: ImageReader = field(default_factory=ImageReader)
     max_items: int = 10_000
+
+    async def close(self) -> None:
+        """End its connections and threads."""
+        await self.client.close()
+        await self.images.close()

@@ -46,7 +46,9 @@ class Stack:
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     program = str(Path(sys.executable).parent / "infinity-worker")
-    environment = clean_environment(INFINITY_PORT="0", PYTHONUNBUFFERED="1")
+    environment = clean_environment(
+        INFINITY_PORT="0", IMAGE_ALLOWED_HOSTS="127.0.0.1", PYTHONUNBUFFERED="1"
+    )
     command = [program, "serve", "--port", "0"]
     with running(command, environment, output=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -14,12 +14,13 @@ import openai
 import pytest
 import runpod
 
+from corpus import data_uri, encoded, picture
 from fakes.fake_engine import embedding_of
 from infinity_worker.edge.server import EdgeServer
 from infinity_worker.edge.workers import worker_environment
 from processes import BOUND_S, TESTS, clean_environment, running, worker_command
 
-IMAGE = "data:image/png;base64,AAAA"
+IMAGE = data_uri(encoded(picture(), "PNG"))
 
 
 @dataclass(frozen=True)

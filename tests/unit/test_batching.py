@@ -262,7 +262,7 @@ JOBS = st.lists(
     st.integers(0, 40),
 )
 async def test_the_planner_loses_and_repeats_nothing(
-    jobs: list[tuple[int, int, bool, bool]], most_items: int, most_chars: int, large_share: int
+    jobs: list[tuple[int, int, bool, bool]], most_items: int, most_size: int, large_share: int
 ) -> None:
     tickets = [Ticket(["x" * chars] * items, alone=alone) for items, chars, alone, _ in jobs]
     for ticket, (_, _, _, over) in zip(tickets, jobs, strict=True):
@@ -271,12 +271,12 @@ async def test_the_planner_loses_and_repeats_nothing(
     waiting = deque(tickets)
     sent: dict[int, list[int]] = {id(ticket): [] for ticket in tickets}
     while shares := next_request(
-        waiting, most_items=most_items, most_chars=most_chars, large_share=large_share
+        waiting, most_items=most_items, most_size=most_size, large_share=large_share
     ):
         positions = [at for share in shares for at in share.positions]
         chars = sum(len(share.ticket.items[at]) for share in shares for at in share.positions)
         assert 1 <= len(positions) <= most_items
-        assert chars <= most_chars or len(positions) == 1
+        assert chars <= most_size or len(positions) == 1
         assert len(shares) == 1 or not any(share.ticket.alone for share in shares)
         for share in shares:
             sent[id(share.ticket)] += share.positions

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from corpus import data_uri, encoded, picture
 from fakes.fake_engine import FakeEngine, embedding_of
 from infinity_worker.batching import Batcher
 from infinity_worker.handler import async_handler
@@ -11,7 +12,9 @@ from infinity_worker.infinity_client import MAX_TEXT_CHARS, InfinityClient
 from infinity_worker.results import JobResult
 from infinity_worker.worker import Worker
 
-IMAGE = "data:image/png;base64,AAAA"
+IMAGE = data_uri(encoded(picture(), "PNG"))
+OTHER = data_uri(encoded(picture(40), "PNG"))
+BROKEN = data_uri(encoded(picture(), "PNG")[:300])
 
 
 async def answer(worker: Worker, job_input: object) -> JobResult:
@@ -49,7 +52,8 @@ async def test_models_are_listed(worker: Worker, route: str, body: object) -> No
         ({"input": ["a", "b"]}, ["a", "b"]),
         ({"text": "a", "model": "fake-clip"}, ["a"]),
         ({"image": IMAGE, "model": "fake-clip"}, [IMAGE]),
-        ({"image": [IMAGE, "x"], "model": "fake-clip"}, [IMAGE, "x"]),
+        ({"image": [IMAGE, OTHER], "model": "fake-clip"}, [IMAGE, OTHER]),
+        ({"image": IMAGE.partition(",")[2], "model": "fake-clip"}, [IMAGE]),
     ],
 )
 async def test_the_standard_format_answers_the_result(
@@ -67,12 +71,94 @@ async def test_the_first_model_is_the_default(worker: Worker) -> None:
 async def test_a_mixed_list_is_split_and_put_back_in_order(
     engine: FakeEngine, worker: Worker
 ) -> None:
-    items = ["a b", IMAGE, "c", IMAGE + "BBBB", "d"]
+    items = ["a b", IMAGE, "c", OTHER, "d"]
     result: Any = await answer(worker, {"input": items, "model": "fake-clip"})
     assert vectors(result) == [list(embedding_of(item)) for item in items]
     assert [entry["index"] for entry in result["data"]] == [0, 1, 2, 3, 4]
     assert result["usage"] == {"prompt_tokens": 4, "total_tokens": 4, "images": 2}
-    assert sorted(request["modality"] for request in engine.requests) == ["image", "text"]
+    assert {request["modality"] for request in engine.requests} == {"image", "text"}
+
+
+async def test_the_same_image_twice_is_embedded_once(engine: FakeEngine, worker: Worker) -> None:
+    items = [IMAGE, "a", IMAGE, OTHER]
+    result: Any = await answer(worker, {"input": items, "model": "fake-clip"})
+    assert vectors(result) == [list(embedding_of(item)) for item in items]
+    assert result["usage"]["images"] == 3
+    sent = [item for request in engine.requests for item in request["input"]]
+    assert sorted(sent) == sorted({"a", IMAGE, OTHER})
+
+
+async def test_images_of_several_jobs_share_an_engine_request(
+    engine: FakeEngine, worker: Worker
+) -> None:
+    engine.mode = "wait"
+    jobs = [
+        asyncio.ensure_future(answer(worker, {"image": [image], "model": "fake-clip"}))
+        for image in [IMAGE, OTHER] * 10
+    ]
+    async with asyncio.timeout(20):
+        await engine.asked.wait()
+        engine.mode = "ok"
+        results: Any = await asyncio.gather(*jobs)
+    expected = [[list(embedding_of(image))] for image in [IMAGE, OTHER] * 10]
+    assert [vectors(result) for result in results] == expected
+    assert len(engine.requests) < 20
+
+
+async def test_no_byte_of_a_bad_image_reaches_the_engine(
+    engine: FakeEngine, worker: Worker
+) -> None:
+    result: Any = await answer(worker, {"input": ["a", BROKEN], "model": "fake-clip"})
+    error = result["error"]
+    assert (error["code"], error["param"]) == (400, "input[1]")
+    assert error["message"] == "input[1]: the image is truncated (PNG, 300 bytes)"
+    assert BROKEN not in [item for request in engine.requests for item in request["input"]]
+
+
+async def test_null_for_bad_items_where_that_is_asked_for(worker: Worker) -> None:
+    items = ["a", BROKEN, 7, IMAGE, "b" * (MAX_TEXT_CHARS + 1), BROKEN]
+    result: Any = await answer(
+        worker, {"input": items, "model": "fake-clip", "on_error": "null", "dimensions": 4}
+    )
+    data = result["data"]
+    assert [entry["index"] for entry in data] == list(range(6))
+    assert [at for at, entry in enumerate(data) if entry["embedding"] is not None] == [0, 3]
+    assert [len(data[at]["embedding"]) for at in (0, 3)] == [4, 4]
+    errors = {at: entry["error"] for at, entry in enumerate(data) if "error" in entry}
+    assert {at: (error["code"], error["param"]) for at, error in errors.items()} == {
+        1: (400, "input[1]"),
+        2: (400, "input[2]"),
+        4: (413, "input[4]"),
+        5: (400, "input[5]"),
+    }
+    assert result["usage"] == {"prompt_tokens": 1, "total_tokens": 1, "images": 1}
+
+
+@pytest.mark.parametrize("items", [[BROKEN, BROKEN], [None], [BROKEN]])
+async def test_nothing_but_bad_items(worker: Worker, items: list[object]) -> None:
+    job: dict[str, Any] = {"input": items, "model": "fake-clip", "on_error": "null"}
+    result: Any = await answer(worker, job)
+    assert [entry["embedding"] for entry in result["data"]] == [None] * len(items)
+    assert all(entry["error"]["code"] == 400 for entry in result["data"])
+
+
+async def test_an_image_for_a_text_model_names_the_models_that_take_it(worker: Worker) -> None:
+    result: Any = await answer(worker, {"input": ["a", IMAGE], "model": "fake-text"})
+    assert result["error"]["message"] == (
+        "input[1]: the model fake-text does not embed images; served models that do: fake-clip"
+    )
+
+
+async def test_an_image_that_the_engine_refuses_is_null_too(
+    engine: FakeEngine, worker: Worker
+) -> None:
+    engine.mode = "refuse"
+    job: dict[str, Any] = {"image": [IMAGE, OTHER], "model": "fake-clip"}
+    failed: Any = await answer(worker, job)
+    assert failed["error"]["code"] == 400
+    assert failed["error"]["param"].startswith("image[")
+    kept: Any = await answer(worker, job | {"on_error": "null"})
+    assert [entry["error"]["param"] for entry in kept["data"]] == ["image[0]", "image[1]"]
 
 
 ERRORS: list[tuple[object, int, str, str | None]] = [
@@ -143,7 +229,7 @@ async def test_a_nan_names_the_item_as_the_caller_counts(
     result: Any = await answer(worker, {"input": [IMAGE, "a", "b"], "model": "fake-clip"})
     error = result["error"]
     assert error["code"] == 502
-    assert error["param"] in ("input[0]", "input[2]")  # the image's part fails as well
+    assert error["param"] in ("input[0]", "input[2]")  # the image fails as well
     assert error["message"].startswith(error["param"])
 
 

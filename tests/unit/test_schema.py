@@ -22,6 +22,8 @@ IMAGE = "data:image/png;base64,AAAA"
         ({"input": "abc", "modality": "image"}, [Item("image", "abc")]),
         ({"input": IMAGE, "modality": "text"}, [Item("text", IMAGE)]),
         ({"input": "a", "modality": None, "text": None}, [Item("text", "a")]),
+        ({"input": {"text": IMAGE}}, [Item("text", IMAGE)]),
+        ({"input": ["a", {"image": "abc"}]}, [Item("text", "a"), Item("image", "abc")]),
     ],
 )
 def test_standard_inputs(body: dict[str, Any], items: list[Item]) -> None:
@@ -59,11 +61,11 @@ def test_null_options_count_as_absent() -> None:
         ({"input": "a", "text": "b"}, "input", "more than one"),
         ({"input": []}, "input", "empty"),
         ({"input": 7}, "input", "not a number"),
-        ({"input": {"a": 1}}, "input", "not an object"),
+        ({"input": {"a": 1}}, "input", "no text and no image"),
         ({"input": True}, "input", "not a boolean"),
         ({"input": ["a", None]}, "input[1]", "not null"),
         ({"input": ["a", 7]}, "input[1]", "not a number"),
-        ({"text": ["a", {}]}, "text[1]", "not an object"),
+        ({"text": ["a", {}]}, "text[1]", "no text and no image"),
         ({"input": [1, 2]}, "input", "check_embedding_ctx_length=False"),
         ({"input": [[1, 2], [3]]}, "input[0]", "check_embedding_ctx_length=False"),
         ({"input": ["fine", "half \ud83d"]}, "input[1]", "surrogate"),
@@ -83,6 +85,26 @@ def test_a_malformed_request_names_the_field(body: object, param: str, words: st
     assert words in str(caught.value)
 
 
+def test_bad_items_are_set_aside_for_who_wants_the_good_ones() -> None:
+    items = ["good", 7, {"image": "abc"}, "half \ud83d", [1, 2]]
+    request = EmbeddingRequest.from_standard({"input": items, "on_error": "null"})
+    assert request.items == (Item("text", "good"), Item("image", "abc"))
+    assert list(request.positions) == [0, 2]
+    assert request.count == 5
+    assert {at: error.param for at, error in request.failures.items()} == {
+        1: "input[1]",
+        3: "input[3]",
+        4: "input[4]",
+    }
+    with pytest.raises(InvalidRequest, match=r"input\[1\]"):
+        EmbeddingRequest.from_standard({"input": items})
+
+
+def test_a_shape_that_contradicts_the_field_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"text\[0\]: its shape says image"):
+        EmbeddingRequest.from_standard({"text": [{"image": "abc"}]})
+
+
 def test_only_input_is_read_on_the_openai_route() -> None:
     with pytest.raises(InvalidRequest, match="`input` is missing"):
         EmbeddingRequest.from_openai({"text": "a"})
@@ -97,7 +119,7 @@ JSON = st.recursive(
 
 @given(
     st.dictionaries(
-        st.sampled_from(["input", "text", "image", "model", "modality", "dimensions"]), JSON
+        st.sampled_from(["input", "text", "image", "model", "on_error", "dimensions"]), JSON
     )
     | JSON
 )
@@ -106,7 +128,7 @@ def test_any_json_is_read_or_refused(body: object) -> None:
         request = EmbeddingRequest.from_standard(body)
     except InvalidRequest:
         return
-    assert request.items
+    assert request.count
 
 
 @given(st.text(min_size=20, alphabet="äöüß€"))
