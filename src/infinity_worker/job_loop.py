@@ -10,11 +10,10 @@ pinned by a contract test.
 import asyncio
 import contextlib
 import functools
-import json
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,6 +26,7 @@ from runpod.serverless.modules import rp_http, rp_job, rp_scale
 from runpod.serverless.modules.rp_logger import RunPodLogger
 
 from infinity_worker.backoff import Backoff, retry_after_s
+from infinity_worker.job_json import Job, read_jobs
 from infinity_worker.logs import JobRecord, place_of
 from infinity_worker.reporting import Delivery, Reporter
 from infinity_worker.results import JobResult, Report, refused_report, report_of
@@ -35,7 +35,6 @@ from infinity_worker.utils import create_error_response
 
 log = logging.getLogger(__name__)
 
-Job: TypeAlias = Mapping[str, object]
 Handler: TypeAlias = Callable[[Job, JobRecord], Awaitable[JobResult]]
 
 # The platform ends a poll well before this; only a dead connection lasts longer.
@@ -229,28 +228,15 @@ async def _poll(session: aiohttp.ClientSession, free: int) -> _Poll:
         async with session.get(rp_job._job_get_url(free), timeout=_TAKE_TIMEOUT) as response:  # noqa: SLF001  # pinned by a contract test
             content = await response.read()
             if response.status == HTTPStatus.OK:
-                return _Poll(_read_jobs(content))
+                return _Poll(read_jobs(content))
             # 400 is the platform's answer while FlashBoot keeps the worker asleep.
             if response.status in {HTTPStatus.NO_CONTENT, HTTPStatus.BAD_REQUEST}:
                 return _Poll()
             log.warning("asking for jobs: the platform answered %d", response.status)
             return _Poll(failed=True, retry_after_s=retry_after_s(response.headers))
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         log.warning("asking for jobs failed: %s", type(error).__name__)
         return _Poll(failed=True)
-
-
-def _read_jobs(content: bytes) -> list[Job]:
-    """Read the answer of job-take (one job) or job-take-batch (a list); empty is no job."""
-    if not content:
-        return []
-    try:
-        answer = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        # Half a surrogate pair is no reason to lose a job: the handler answers for its text.
-        answer = json.loads(content)
-    jobs = answer if isinstance(answer, list) else [answer]
-    return [job for job in jobs if isinstance(job, dict)]
 
 
 def _job_done_url(job_id: str) -> str:
