@@ -46,21 +46,28 @@ _HELD_S = 0.05
 def run(handler: Handler, settings: Settings, close: Callable[[], Awaitable[None]]) -> None:
     """Take jobs until the platform ends the worker.
 
-    The SDK reads its own arguments: with `--test_input` one job is run, with `--rp_serve_api` its
-    development server.
+    The SDK reads its own arguments: with `--test_input` one job is run and its result printed, with
+    `--rp_serve_api` its development server runs.
 
     Args:
         handler: answers one job and notes in the record what the log may say about it.
         settings: how many jobs at a time, limits and times.
         close: called in the loop's end, to end what the handler holds open.
     """
+    one_job = _is_one_job(settings)
 
     async def platform_handler(job: Job) -> object:
         return to_platform(await handler(job, JobRecord(str(job.get("id")))))
 
+    async def only_handler(job: Job) -> object:
+        try:
+            return await platform_handler(job)
+        finally:
+            await close()
+
     if "RUNPOD_LOG_LEVEL" not in settings.environment:
-        # At its default level, DEBUG, the SDK prints every result.
-        RunPodLogger().set_level("WARN")
+        # At its default level, DEBUG, the SDK prints every result. A test's is printed at INFO.
+        RunPodLogger().set_level("INFO" if one_job else "WARN")
     if settings.job_loop == "event":
         # The SDK makes its loop by this name, once its start-up is done.
         rp_scale.JobScaler = functools.partial(
@@ -68,10 +75,17 @@ def run(handler: Handler, settings: Settings, close: Callable[[], Awaitable[None
         )
     runpod.serverless.start(
         {
-            "handler": platform_handler,
+            "handler": only_handler if one_job else platform_handler,
             "concurrency_modifier": lambda _current: settings.max_concurrency,
         }
     )
+
+
+def _is_one_job(settings: Settings) -> bool:
+    """Whether the SDK will run one test job and exit: it does so where it knows no platform."""
+    arguments, _ = runpod.serverless.parser.parse_known_args()
+    on_platform = "RUNPOD_WEBHOOK_GET_JOB" in settings.environment
+    return not arguments.rp_serve_api and (bool(arguments.test_input) or not on_platform)
 
 
 def to_platform(result: JobResult) -> object:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,14 +47,6 @@ class Stack:
         return openai.OpenAI(
             base_url=f"{self.edge_url}/v2/local/openai/v1", api_key="local", max_retries=0
         )
-
-
-@pytest.fixture(scope="module")
-def fake_engine() -> Iterator[str]:
-    program = [sys.executable, str(TESTS / "fakes" / "fake_engine.py")]
-    with running(program, clean_environment(), output=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
 
 
 @pytest.fixture(scope="module", params=["event", "stock"])
