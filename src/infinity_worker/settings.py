@@ -164,6 +164,12 @@ class Settings:
         )
 
 
+def api_key_from_process() -> str | None:
+    """The key that `infinity-worker request` calls an endpoint with, if the environment has one."""
+    read = _Reader(os.environ)
+    return read.text("RUNPOD_API_KEY")
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """Typed look-ups in a mapping of variables; each error names the variable."""
