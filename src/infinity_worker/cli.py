@@ -1,7 +1,8 @@
 """`infinity-worker`: the command line.
 
 `serve` runs the whole of it on this machine: the Infinity engine, a worker on the real RunPod SDK,
-and the local edge in front of them. `request` embeds texts and pictures through it.
+and the local edge in front of them. `request` embeds texts and pictures through it,
+`doctor` says what is wrong here.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import NoReturn
 
 import aiohttp
 
-from infinity_worker import examples, logs, request
+from infinity_worker import doctor, examples, logs, request
 from infinity_worker.demo.models import demo_settings
 from infinity_worker.edge.server import EdgeServer
 from infinity_worker.edge.state import EdgeSettings
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     serve_parser = commands.add_parser("serve", help="run engine, worker and local edge here")
     serve_parser.add_argument("--host", default="127.0.0.1", help="where the edge listens")
     serve_parser.add_argument("--port", type=int, default=8000, help="0 lets the system choose")
+    doctor.add_command(commands)
     request.add_command(commands)
     arguments = parser.parse_args(argv)
     if arguments.command != "serve":

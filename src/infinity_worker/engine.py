@@ -157,7 +157,7 @@ class Engine:
                 "the engine's environment is missing: run `make setup`, or set ENGINE_BIN to an "
                 "infinity_emb program, or INFINITY_URL to a running server"
             )
-        if _port_is_taken(self.port):
+        if port_is_taken(self.port):
             raise EngineStartError(
                 f"port {self.port} is in use by another process, perhaps an engine that an earlier "
                 "run left behind: stop it, set INFINITY_PORT to another port, or set INFINITY_URL "
@@ -273,7 +273,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _port_is_taken(port: int) -> bool:
+def port_is_taken(port: int) -> bool:
+    """Whether something listens on this port, seen from `HOST`."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -99,7 +99,7 @@ def load_counters(settings: Settings) -> dict[str, TokenCounter]:
     counters: dict[str, TokenCounter] = {}
     for model in settings.models:
         try:
-            counters[model.name] = TokenCounter.from_folder(_folder(model.source, settings))
+            counters[model.name] = TokenCounter.from_folder(model_folder(model.source, settings))
         except Exception as error:  # noqa: BLE001  # the library raises bare Exceptions
             log.warning(
                 "model %s: its tokenizer.json cannot be used (%s); its texts are not sent together "
@@ -121,13 +121,19 @@ async def learn_how_engine_counts(
             counter.learn_how_the_engine_counts(batch.prompt_tokens)
 
 
-def _folder(source: str, settings: Settings) -> Path:
-    """Where a model lies: its own folder, or its newest snapshot in the hub's cache."""
+def model_folder(source: str, settings: Settings) -> Path:
+    """Where a model lies: its own folder, or its newest snapshot in the hub's cache.
+
+    Raises:
+        FileNotFoundError: it is not on this machine.
+    """
     if Path(source).is_dir():
         return Path(source)
     home = settings.environment.get("HF_HOME") or "~/.cache/huggingface"
     hub = Path(settings.environment.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
-    snapshots = (hub / f"models--{source.replace('/', '--')}" / "snapshots").glob("*")
+    snapshots = list((hub / f"models--{source.replace('/', '--')}" / "snapshots").glob("*"))
+    if not snapshots:
+        raise FileNotFoundError("the model is not on this machine")
     return max(snapshots, key=lambda folder: folder.stat().st_mtime)
 
 
