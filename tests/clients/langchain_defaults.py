@@ -7,13 +7,16 @@ carries.
 import json
 import os
 import sys
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 
 import httpx
+from langchain_openai import OpenAIEmbeddings
 
-os.environ["TIKTOKEN_CACHE_DIR"] = str(files("llama_index.core") / "_static" / "tiktoken_cache")
-
-from langchain_openai import OpenAIEmbeddings  # the vocabulary's place is set first
+llama_index = find_spec("llama_index.core")  # found, not imported: that would take seconds
+assert llama_index
+assert llama_index.origin
+os.environ["TIKTOKEN_CACHE_DIR"] = str(Path(llama_index.origin).parent / "_static/tiktoken_cache")
 
 bodies: list[object] = []
 
