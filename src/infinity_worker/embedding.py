@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from infinity_worker.errors import InvalidRequest, ModelNotFound, RequestError
 from infinity_worker.infinity_client import (
     EmbeddingBatch,
     InfinityBadResponse,
@@ -17,7 +18,7 @@ from infinity_worker.infinity_client import (
 from infinity_worker.logs import JobRecord
 from infinity_worker.parts import Part, PartAnswer, check_count, merge, split, unfit
 from infinity_worker.response import embedding_response
-from infinity_worker.schema import EmbeddingRequest, InvalidRequest, ModelNotFound, RequestError
+from infinity_worker.schema import EmbeddingRequest
 from infinity_worker.turns import SMALL_ITEMS
 from infinity_worker.utils import JsonObject
 from infinity_worker.worker import Worker

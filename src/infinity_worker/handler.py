@@ -10,10 +10,11 @@ import logging
 from collections.abc import Mapping
 
 from infinity_worker.embedding import embed
+from infinity_worker.errors import InvalidRequest, RequestError, RouteNotFound
 from infinity_worker.infinity_client import InfinityError
 from infinity_worker.logs import JobRecord, place_of
 from infinity_worker.results import JobResult
-from infinity_worker.schema import EmbeddingRequest, InvalidRequest, RequestError, RouteNotFound
+from infinity_worker.schema import EmbeddingRequest
 from infinity_worker.utils import JsonObject, create_error_response
 from infinity_worker.worker import Worker
 

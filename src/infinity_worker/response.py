@@ -6,8 +6,9 @@ import numpy as np
 import pybase64
 from numpy.typing import NDArray
 
+from infinity_worker.errors import InvalidRequest, RequestError
 from infinity_worker.parts import Embeddings
-from infinity_worker.schema import EmbeddingRequest, InvalidRequest, RequestError
+from infinity_worker.schema import EmbeddingRequest
 from infinity_worker.utils import JsonObject, create_error_response
 
 

@@ -10,9 +10,10 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
 from fakes.fake_engine import embedding_of, encode
+from infinity_worker.errors import InvalidRequest
 from infinity_worker.parts import Embeddings
 from infinity_worker.response import embedding_response, shortened
-from infinity_worker.schema import EmbeddingRequest, EncodingFormat, InvalidRequest, Item
+from infinity_worker.schema import EmbeddingRequest, EncodingFormat, Item
 
 
 def embeddings_of(*texts: str, images: int = 0) -> Embeddings:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infinity_worker.schema import EmbeddingRequest, InvalidRequest, Item
+from infinity_worker.errors import InvalidRequest
+from infinity_worker.schema import EmbeddingRequest, Item
 
 IMAGE = "data:image/png;base64,AAAA"
 
