@@ -44,7 +44,7 @@ _ENGINE_HELP_S = 120.0
 _SHOWN_CHARS = 200
 
 
-def add_command(commands: Any) -> None:
+def register(commands: Any) -> None:
     """Add `doctor` to the subparsers of the command line."""
     parser = commands.add_parser("doctor", help="say what is wrong here, and what to do about it")
     parser.add_argument("--port", type=int, default=8000, help="the local edge's port")

@@ -84,7 +84,7 @@ class ModelList(BaseModel):
     data: list[ServedModel]
 
 
-def add_command(commands: Any) -> None:
+def register(commands: Any) -> None:
     """Add `request` to the subparsers of the command line."""
     parser = commands.add_parser("request", help="embed texts and pictures, and compare them")
     parser.add_argument(
