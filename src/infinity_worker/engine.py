@@ -33,7 +33,7 @@ _DRAIN_JOIN_S = 0.5
 _PROBE_TIMEOUT_S = 60.0
 _QUOTED_LINES = 15
 # The engine has no use for these, and what it does not have it cannot leak.
-_WITHHELD = ("RUNPOD_", "INFINITY_URL", "OPENAI_", "AWS_")
+_WITHHELD = ("RUNPOD_", "EDGE_", "INFINITY_URL", "OPENAI_", "AWS_")
 
 # What a failed start most likely means, by what the last lines say; the first match counts.
 _CAUSES = {

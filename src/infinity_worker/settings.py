@@ -72,6 +72,7 @@ class Settings:
         report_timeout_s: how long one try to report a result may take.
         shutdown_timeout_s: how long jobs may go on once the worker is told to end.
         log_level: one of `LOG_LEVELS`.
+        edge_api_key: what clients of the local edge must send; None lets anybody in.
         on_platform: whether this runs on RunPod (logs are JSON there).
         environment: the variables all this was read from, for child processes.
     """
@@ -105,6 +106,7 @@ class Settings:
     report_timeout_s: float = 20.0
     shutdown_timeout_s: float = 30.0
     log_level: str = "INFO"
+    edge_api_key: str | None = field(default=None, repr=False)
     on_platform: bool = False
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -159,6 +161,7 @@ class Settings:
             report_timeout_s=read.number("REPORT_TIMEOUT", 20.0, 0.1, 600.0),
             shutdown_timeout_s=read.number("SHUTDOWN_TIMEOUT", 30.0, 0.0, 3_600.0),
             log_level=read.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
+            edge_api_key=read.text("EDGE_API_KEY"),
             on_platform=read.text("RUNPOD_ENDPOINT_ID") is not None,
             environment=dict(env),
         )
