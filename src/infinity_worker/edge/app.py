@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 from fastapi import Depends, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from infinity_worker.edge import client_api, openai_api, worker_api
 from infinity_worker.edge.access import KeyGuard
@@ -54,8 +56,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await app.state.edge.webhooks.close()
 
 
-async def _refusal(_request: Request, error: HTTPException) -> Response:
-    return json_response({"error": error.detail}, error.status_code, error.headers)
+async def _refusal(request: Request, error: HTTPException) -> Response:
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette names the methods of the first route only.
+        headers = {"Allow": ", ".join(sorted(_allowed(request)))}
+    return json_response({"error": error.detail}, error.status_code, headers)
+
+
+def _allowed(request: Request) -> set[str]:
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in matching for method in route.methods or ()}
 
 
 async def _too_many(_request: Request, error: Exception) -> Response:

@@ -7,7 +7,6 @@ from infinity_worker.edge.schemas import OPENAI, OPENAI_BODY
 from infinity_worker.edge.state import Edge, OpenAIErrors, edge_of
 from infinity_worker.edge.wire import as_input, json_response, read_body, read_object, while_wanted
 
-DESCRIBED = ["GET", "POST"]
 OTHERS = ["DELETE", "HEAD", "OPTIONS", "PATCH", "PUT"]
 
 router = APIRouter()
@@ -18,7 +17,7 @@ root_router = APIRouter()
 @router.get("/openai/{path:path}", responses=OPENAI)
 @router.post("/openai/{path:path}", responses=OPENAI, openapi_extra=OPENAI_BODY)
 async def openai(request: Request, path: str) -> Response:
-    """Turns an OpenAI request into a job, and the job's end into the answer."""
+    """Turns an OpenAI request, of any method, into a job, and the job's end into the answer."""
     return await _openai(request, f"/{path}")
 
 

@@ -1,8 +1,8 @@
 """Reads what a caller asks for besides the input: `webhook` and `policy`."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import HTTPException
 
@@ -10,6 +10,9 @@ from infinity_worker.edge.job import DEFAULT_OPTIONS, JobOptions
 
 MAX_MS = 7 * 86_400_000
 """The longest executionTimeout, and time to live: seven days."""
+
+WEBHOOK_PATTERN = r"^https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?#][!-~]*)?$"
+"""An http or https URL with a host; in ASCII, as URLs are written."""
 
 
 def read_options(body: Mapping[str, Any]) -> JobOptions:
@@ -25,7 +28,7 @@ def read_options(body: Mapping[str, Any]) -> JobOptions:
         policy = {}
     if not isinstance(policy, dict):
         raise HTTPException(400, "'policy' must be an object.")
-    if not isinstance(policy.get("lowPriority") or False, bool):
+    if not isinstance(policy.get("lowPriority"), bool | None):
         raise HTTPException(400, "'policy.lowPriority' must be true or false.")
     return JobOptions(
         _seconds(policy, "executionTimeout", DEFAULT_OPTIONS.execution_timeout_s),
@@ -46,12 +49,8 @@ def _seconds(policy: Mapping[str, Any], name: str, default_s: float) -> float:
 
 
 def _url(webhook: Any) -> str | None:
-    if webhook is None or webhook == "":
+    if webhook is None:
         return None
-    try:
-        parts = urlsplit(webhook) if isinstance(webhook, str) else None
-        if parts and parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
-            return str(webhook)
-    except ValueError:
-        pass
+    if isinstance(webhook, str) and re.fullmatch(WEBHOOK_PATTERN, webhook):
+        return webhook
     raise HTTPException(400, "'webhook' must be an http or https URL.")

@@ -4,7 +4,7 @@ from http import HTTPStatus
 from typing import Any, TypeAlias
 
 from infinity_worker.edge.job import JobStatus
-from infinity_worker.edge.options import MAX_MS
+from infinity_worker.edge.options import MAX_MS, WEBHOOK_PATTERN
 
 Json: TypeAlias = dict[str, Any]
 Responses: TypeAlias = dict[int | str, Json]
@@ -39,8 +39,9 @@ def _refusals(*statuses: int) -> Responses:
     return {status: _answer(_REFUSAL_TEXTS[status], schema) for status in (401, *statuses)}
 
 
-def _body(schema: Json, *, required: bool = True, media: str = "application/json") -> Json:
-    return {"requestBody": {"required": required, "content": {media: {"schema": schema}}}}
+def _body(schema: Json, *, required: bool = True) -> Json:
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def _query(name: str, text: str, schema: Json) -> Json:
@@ -57,7 +58,7 @@ _JOB = _object(
     input=_ANYTHING | {"description": "What the worker gets."},
     webhook={
         "type": ["string", "null"],
-        "pattern": r"^https?://[a-z0-9.-]*[a-z0-9]/[a-z0-9/]*$",
+        "pattern": WEBHOOK_PATTERN,
         "description": "Where the finished job is posted: an http or https URL.",
     },
     policy={
@@ -142,11 +143,8 @@ JOB_STOP = (
     | _NOTHING
     | _refusals(429)
 )
-# What the SDK says it sends, and what it does send.
-RESULT_BODY = _body(
-    _object([], output=_ANYTHING, error=_ANYTHING, status=_TEXT),
-    media="application/x-www-form-urlencoded",
-)
+# The SDK says that it sends a form; it sends JSON, and JSON is read whatever it says.
+RESULT_BODY = _body(_object([], output=_ANYTHING, error=_ANYTHING, status=_ANYTHING))
 _KEPT: Responses = {200: {"description": "It is kept."}}
 JOB_DONE = _KEPT | _refusals(400, 404, 429)
 _NOTED: Responses = {200: {"description": "Noted."}}
