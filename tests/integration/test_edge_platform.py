@@ -23,6 +23,7 @@ QUICK = EdgeSettings(
     webhook_pause_s=0.01,
     worker_lost_s=0.2,
     openai_errors=OpenAIErrors.HTTP,
+    empty_openai_input=False,
 )
 
 
@@ -193,6 +194,14 @@ async def test_an_errors_own_code_can_be_the_status(api: Api, result: Any, code:
     status, content = await asking
     assert status == code
     assert ("error" in json.loads(content)) == (code != 200 or "error" in str(result))
+
+
+async def test_a_request_without_a_body_can_lack_its_openai_input(api: Api) -> None:
+    asking = asyncio.create_task(api.status("GET", "/openai/v1/models"))
+    await api.health(lambda told: told["jobs"]["inQueue"] == 1)
+    job = await api.serve_one({"output": []})
+    assert job["input"] == {"openai_route": "/v1/models"}
+    assert (await asking)[0] == 200
 
 
 class Receiver:

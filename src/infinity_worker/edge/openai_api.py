@@ -1,5 +1,7 @@
 """What OpenAI clients call: any method, any path, each request a job."""
 
+from typing import Any
+
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from infinity_worker.edge.envelope import openai_answer
@@ -32,9 +34,10 @@ async def openai_at_root(request: Request, path: str) -> Response:
 async def _openai(request: Request, route: str) -> Response:
     edge = edge_of(request)
     body = await read_body(request, edge.settings.runsync_limit_bytes)
-    openai_input = read_object(body) if body else {}
-    job_input = as_input({"openai_route": route, "openai_input": openai_input})
-    job = edge.queue.submit(job_input, sync=True, size=len(body))
+    asked: dict[str, Any] = {"openai_route": route}
+    if body or edge.settings.empty_openai_input:
+        asked["openai_input"] = read_object(body) if body else {}
+    job = edge.queue.submit(as_input(asked), sync=True, size=len(body))
     await while_wanted(request, edge.closing, edge.queue.wait(job, edge.settings.openai_s))
     if not job.finished.is_set():
         raise _unfinished(edge)

@@ -42,6 +42,8 @@ class EdgeSettings:
         worker_token: What workers must send; None lets anybody in.
         openai_errors: How the OpenAI route delivers an error.
         oversized_results: What becomes of a job whose result is refused for its size.
+        empty_openai_input: Whether `openai_input` is `{}` for a request without a body; else it is
+            missing. Which of them the platform sends is not known.
         poll_s: How long a worker's poll is held open; the SDK gives up after 90 s.
         runsync_s: How long `/runsync` waits unless it is told otherwise.
         openai_s: How long a request of the OpenAI route waits for its job.
@@ -66,6 +68,7 @@ class EdgeSettings:
     worker_token: str | None = None
     openai_errors: OpenAIErrors = OpenAIErrors.PLATFORM
     oversized_results: OversizedResults = OversizedResults.COMPLETED
+    empty_openai_input: bool = True
     poll_s: float = 20.0
     runsync_s: float = 90.0
     openai_s: float = 300.0
