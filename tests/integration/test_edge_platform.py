@@ -266,6 +266,9 @@ async def test_the_jobs_of_a_worker_whose_pings_stop_go_to_another(api: Api) -> 
     assert await api.done("silent", job_id, '{"output": "late"}') == 404
     told = await ended(api, job_id)
     assert (told["output"], told["workerId"]) == ("heir's", "heir")
+    # It was only slow: it speaks, so it gets jobs again.
+    job_id = await submit(api)
+    assert (await api.serve_one({"output": 1}, "silent"))["id"] == job_id
 
 
 async def test_an_unhealthy_worker_is_shown_and_gets_no_jobs(api: Api) -> None:

@@ -141,14 +141,27 @@ def test_idle_workers_stop_and_a_job_starts_one() -> None:
         job_id = run.run()
         run.ticks_until(lambda _: run.fleet.slots[0].process)
         assert run.get("health").json()["workers"]["initializing"] == 1
-        # One is on its way: the job does not start a second one.
-        run.ticks_until(lambda report: (report.queued_s or 0) > 0.1)
-        assert slots[1].process is None
         assert run.get(f"job-take/{run.id}").json()["id"] == job_id
         # It has a job: however long that takes, the worker is not idle.
         deadline = time.monotonic() + 0.2
         run.ticks_until(lambda _: time.monotonic() > deadline)
         assert slots[0].state(run.fleet.tick()) == "running"
+        assert not run.edge.call(lambda edge: edge.retire(run.id))
+
+
+def test_a_job_that_waits_starts_further_workers_one_at_a_time() -> None:
+    with running_fleet(SLEEPER, count=3, scale_to_zero_s=0.05, queue_delay_s=0.1) as run:
+        slots = run.fleet.slots
+        for slot in slots:
+            assert run.get(f"job-take/{slot.worker_id}").status_code == 204
+        run.ticks_until(lambda _: not any(slot.process for slot in slots))
+        run.run()
+        run.ticks_until(lambda report: (report.queued_s or 0) > 0.3)
+        assert [slot.process is not None for slot in slots] == [True, False, False]
+        # It is there, but it takes no job: as good as one that is full.
+        run.get(f"ping/{run.id}")
+        run.ticks_until(lambda _: slots[1].process)
+        assert slots[2].process is None
 
 
 def test_stopping_ends_every_process() -> None:

@@ -80,6 +80,22 @@ async def test_what_failed_can_be_retried_under_its_id() -> None:
     assert (failed.output, queue.counts()["retried"], queue.counts()["failed"]) == ("at last", 1, 0)
 
 
+async def test_a_job_that_is_retried_is_kept_until_it_has_finished_again() -> None:
+    now = 0.0
+    queue = JobQueue(clock=lambda: now, keep_s=10.0)
+    job = await taken(queue, options=JobOptions())
+    queue.finish("a", job.id, error="it broke")
+    assert queue.retry(job)
+    now = 20.0
+    assert queue.get(job.id) is job
+    await queue.take("a")
+    queue.finish("a", job.id, "at last")
+    now = 29.0
+    assert queue.get(job.id) is job
+    now = 30.0
+    assert queue.get(job.id) is None
+
+
 @pytest.mark.parametrize("end", ["queued", "running", "completed", "cancelled"])
 async def test_nothing_else_can_be_retried(end: str) -> None:
     queue = JobQueue()

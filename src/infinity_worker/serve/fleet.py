@@ -12,9 +12,6 @@ from infinity_worker.edge.server import EdgeServer
 from infinity_worker.edge.state import Edge
 from infinity_worker.serve.processes import WorkerProcess
 
-QUEUE_DELAY_S = 4.0
-"""A further worker starts when a job has waited this long, as the platform's default scaling."""
-
 _LOOK_AT_ENGINES_S = 1.0
 
 
@@ -29,6 +26,8 @@ class FleetSettings:
     Attributes:
         count: The most workers.
         scale_to_zero_s: After this long without a job a worker is stopped; None keeps them all.
+        queue_delay_s: When a job has waited this long, a further worker is started, one at a time;
+            the default is the platform's.
         restarts: How often one worker may die within `window_s`.
         window_s: See `restarts`.
         stop_s: How long a worker may take to end once it is asked to.
@@ -36,6 +35,7 @@ class FleetSettings:
 
     count: int = 1
     scale_to_zero_s: float | None = None
+    queue_delay_s: float = 4.0
     restarts: int = 5
     window_s: float = 60.0
     stop_s: float = 40.0
@@ -205,7 +205,7 @@ class Fleet:
         stopped = [slot for slot in self.slots if not slot.process and slot.restart_at is None]
         states = [slot.report(report).state for slot in running]
         if report.queued_s is not None:
-            enough = bool(running) and report.queued_s < QUEUE_DELAY_S
+            enough = bool(running) and report.queued_s < self._settings.queue_delay_s
             if stopped and not enough and WorkerState.STARTING not in states:
                 self._say("a job waits: starting a worker")
                 self._start(stopped[0])
