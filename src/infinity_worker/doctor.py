@@ -243,6 +243,9 @@ async def _who_answers(url: str) -> PortUser:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_PROBE_S)) as session:
         try:
             async with session.get(f"{url}/v2/local/health") as response:
+                if response.status == HTTPStatus.UNAUTHORIZED:
+                    # An edge with a key: nothing else here asks for one at that address.
+                    return PortUser.EDGE
                 if response.status == HTTPStatus.OK:
                     health = await response.json()
                     if isinstance(health, dict) and {"jobs", "workers"} <= health.keys():

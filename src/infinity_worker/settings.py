@@ -170,7 +170,7 @@ class Settings:
 def api_key_from_process() -> str | None:
     """The key that `infinity-worker request` calls an endpoint with, if the environment has one."""
     read = _Reader(os.environ)
-    return read.text("RUNPOD_API_KEY")
+    return read.text("RUNPOD_API_KEY") or read.text("EDGE_API_KEY")
 
 
 @dataclass(frozen=True, slots=True)
