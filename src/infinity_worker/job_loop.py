@@ -28,6 +28,7 @@ from runpod.serverless.modules.rp_logger import RunPodLogger
 
 from infinity_worker.backoff import Backoff, retry_after_s
 from infinity_worker.logs import JobRecord, place_of
+from infinity_worker.parent_death import end_forks_with_this_process
 from infinity_worker.reporting import Delivery, Reporter
 from infinity_worker.results import JobResult, Report, refused_report, report_of
 from infinity_worker.settings import Settings
@@ -62,6 +63,8 @@ def run(handler: Handler, settings: Settings, close: Callable[[], Awaitable[None
     if "RUNPOD_LOG_LEVEL" not in settings.environment:
         # At its default level, DEBUG, the SDK prints every result.
         RunPodLogger().set_level("WARN")
+    # The SDK's heartbeat is one: without this it would outlive a killed worker and ping for it.
+    end_forks_with_this_process()
     if settings.job_loop == "event":
         # The SDK makes its loop by this name, once its start-up is done.
         rp_scale.JobScaler = functools.partial(

@@ -57,7 +57,7 @@ class Settings:
         backend: Infinity's inference engine.
         trust_remote_code: whether code that comes with a model may run.
         engine_start_timeout_s: how long loading the models may take.
-        engine_timeout_s: how long one engine request may take.
+        engine_timeout_s: how long one engine request may take, beside what its size allows it.
         engine_requests: engine requests for one model that may be under way at a time.
         cache_mb: megabytes of text embeddings to remember; 0 remembers none.
         max_concurrency: jobs that the worker takes at a time.
@@ -81,7 +81,7 @@ class Settings:
     backend: str = "torch"
     trust_remote_code: bool = True
     engine_start_timeout_s: float = 900.0
-    engine_timeout_s: float = 120.0
+    engine_timeout_s: float = 60.0
     # Measured with 32 callers on 2 cores: more only makes smaller requests of the same texts.
     engine_requests: int = 2
     cache_mb: int = 0
@@ -134,7 +134,7 @@ class Settings:
             backend=read.choice("BACKEND", "torch", BACKENDS),
             trust_remote_code=read.boolean("TRUST_REMOTE_CODE", default=True),
             engine_start_timeout_s=read.number("ENGINE_START_TIMEOUT", 900.0, 1.0, 86_400.0),
-            engine_timeout_s=read.number("ENGINE_TIMEOUT", 120.0, 0.1, 3_600.0),
+            engine_timeout_s=read.number("ENGINE_TIMEOUT", 60.0, 0.1, 3_600.0),
             engine_requests=read.integer("ENGINE_REQUESTS", 2, 1, 1_000),
             cache_mb=read.integer("CACHE_MB", 0, 0, 1_000_000),
             max_concurrency=read.integer("RUNPOD_MAX_CONCURRENCY", 50, 1, 10_000),
