@@ -47,6 +47,7 @@ class Worker:
         cache: remembers embeddings of texts.
         counters: token counters by served name; a model without one has its usage from the engine.
         max_items: the most items in one request.
+        job_timeout_s: how many seconds a job may take, waiting included.
     """
 
     client: InfinityClient
@@ -54,6 +55,7 @@ class Worker:
     cache: EmbeddingCache = field(default_factory=lambda: EmbeddingCache(0))
     counters: Mapping[str, TokenCounter] = field(default_factory=dict)
     max_items: int = 10_000
+    job_timeout_s: float = 480.0
 
 
 async def async_handler(
@@ -78,8 +80,8 @@ async def async_handler(
     try:
         if isinstance(job_input, dict) and is_openai:
             route, body = job_input["openai_route"], job_input.get("openai_input")
-            return await handle_openai_route(route, body, worker, record)
-        return await handle_standard_format(job_input, worker, record)
+            return await _in_time(handle_openai_route(route, body, worker, record), worker, record)
+        return await _in_time(handle_standard_format(job_input, worker, record), worker, record)
     except RequestError as error:
         failure = create_error_response(str(error), error.type, error.code, error.param)
         return [failure] if is_openai else failure
@@ -91,6 +93,21 @@ async def async_handler(
     except Exception as error:  # noqa: BLE001  # the one place where the unforeseen ends
         log.error("job %s failed unexpectedly: %s", record.job_id, place_of(error))  # noqa: TRY400  # a traceback may repeat an input
         return create_error_response("internal error: see the worker's log", "internal_error", 500)
+
+
+async def _in_time(answer: Coroutine[object, object, T], worker: Worker, record: JobRecord) -> T:
+    """Await an answer until the job's time is over.
+
+    Raises:
+        InfinityError: it is, and this is why.
+    """
+    try:
+        async with asyncio.timeout(worker.job_timeout_s) as limit:
+            return await answer
+    except TimeoutError:
+        if limit.expired():
+            raise worker.batcher.late(record.model) from None
+        raise
 
 
 async def handle_openai_route(

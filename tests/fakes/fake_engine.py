@@ -47,7 +47,10 @@ MODES = (
     "refuse",
     "fail",
     "locked",
+    "mortal",  # ends at the text DEADLY, and never answers anything again after STALLING
 )
+DEADLY = "a text that ends the engine"
+STALLING = "a text that stalls the engine"
 # Each of them echoes the input, as the real engine does.
 REFUSALS = {
     "full": (429, "queue full"),
@@ -134,6 +137,8 @@ class FakeEngine:
         self.asked.set()
         self.headers = request.headers
         answer = self._answer(body)
+        if self.mode == "mortal":
+            self._suffer(body["input"])
         if self.mode in REFUSALS:
             status, text = REFUSALS[self.mode]
             return _json({"detail": [{"msg": text, "input": body["input"]}]}, status)
@@ -151,6 +156,12 @@ class FakeEngine:
         if self.mode == "garbage":
             return web.Response(body=b"<html>not json", content_type="text/html")
         return _json({"data": "none"} if self.mode == "shapeless" else answer)
+
+    def _suffer(self, texts: list[str]) -> None:
+        if DEADLY in texts:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if STALLING in texts:
+            self.mode = "hang"
 
     async def _hang(self, request: web.Request) -> None:
         while not self._released.is_set():
