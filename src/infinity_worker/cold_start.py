@@ -18,7 +18,8 @@ class ColdStart:
 
     def mark(self, phase: str) -> None:
         """Note that a phase is over now; the first time counts."""
-        self._moments.setdefault(phase, round(time.monotonic() - self._began, 2))
+        if not self._is_written:
+            self._moments.setdefault(phase, round(time.monotonic() - self._began, 2))
 
     def write(self) -> None:
         """Write the line; only the first call does."""

@@ -72,6 +72,8 @@ def engine_environment(settings: Settings) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "INFINITY_QUEUE_SIZE": str(settings.infinity_queue_size),
         "PYTHONUNBUFFERED": "1",
+        # Its log is made for a terminal: without this, paths are broken in two.
+        "COLUMNS": "900",
         # Its libraries warn about each other's deprecations, which no user can act on.
         "PYTHONWARNINGS": "ignore",
     }

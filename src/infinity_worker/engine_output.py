@@ -23,6 +23,7 @@ _LINES_PER_S = 50
 _FOLDERS = re.compile(
     r"(?:file://|(?<![\w./])(?<!:(?=//)))(?:/[^\s/'\"`,;:)\]]+)*/(?=[^\s/'\"`,;:)\]])"
 )
+_GAPS = re.compile(r"(?<=\S) {3,}")
 # As tracebacks end: `torch.OutOfMemoryError: CUDA out of memory …`.
 _EXCEPTION = re.compile(r"^(?:\w+\.)*(\w+(?:Error|Exception|Interrupt|Warning))(?::|$)")
 
@@ -65,7 +66,7 @@ class EngineOutput:
     def drain(self, pipe: IO[str]) -> None:
         """Read until the end; a pipe that nobody reads would block the engine."""
         while line := pipe.readline(_LINE_CHARS):
-            text = line.rstrip()
+            text = _GAPS.sub("  ", line.rstrip())
             if text:
                 self._lines.append(text)
                 self._pass_on(text)

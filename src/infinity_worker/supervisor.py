@@ -22,6 +22,7 @@ from infinity_worker.settings import Settings
 log = logging.getLogger(__name__)
 
 CANARY_S = 10.0
+_EXIT_KNOWN_S = 0.5
 _MEMORY_CHECK_S = 1.0
 _MB = 1_000_000
 
@@ -98,6 +99,7 @@ class Supervisor(CanaryWatch):
         )
         self._is_running = False
         self._is_lost = False
+        self._why_ended = ""
         # One is set while the other is not; both once the engine is lost.
         self._up, self._down = asyncio.Event(), asyncio.Event()
         self._up.set()
@@ -124,9 +126,12 @@ class Supervisor(CanaryWatch):
         if self.life == life and await self._embeds(model):
             # The life that answered may be the next one.
             return Finding.ANSWERS if self.life == life else Finding.CRASHED
+        with contextlib.suppress(TimeoutError):
+            # Its connections break a moment before its end is known.
+            async with asyncio.timeout(_EXIT_KNOWN_S):
+                await self._down.wait()
         if self.life == life:
-            log.error("the engine does not embed with %s any more: ending it", model)
-            self._engine.kill()
+            self._end(f"it did not embed with {model} any more")
             await self._down.wait()
         return Finding.CRASHED
 
@@ -144,7 +149,8 @@ class Supervisor(CanaryWatch):
                 self.life += 1
                 self._up.clear()
                 self._down.set()
-                log.error("the engine ended (%s): starting it again", how)
+                log.error("the engine ended (%s): starting it again", self._why_ended or how)
+                self._why_ended = ""
                 await self._restart()
                 self._down.clear()
                 self._up.set()
@@ -153,6 +159,10 @@ class Supervisor(CanaryWatch):
             self._is_lost = True
             self._up.set()
             self._down.set()
+
+    def _end(self, why: str) -> None:
+        self._why_ended = why
+        self._engine.kill()
 
     async def _restart(self) -> None:
         backoff = Backoff()
@@ -180,9 +190,7 @@ class Supervisor(CanaryWatch):
             await asyncio.sleep(_MEMORY_CHECK_S)
             used = await asyncio.to_thread(self._engine.memory_bytes)
             if used > limit and self.is_ready:
-                told = "the engine takes %d MB, more than ENGINE_MEMORY_MB=%d: ending it"
-                log.error(told, used // _MB, limit // _MB)
-                self._engine.kill()
+                self._end(f"it took {used // _MB} MB, more than ENGINE_MEMORY_MB={limit // _MB}")
 
 
 class RestartLimit:

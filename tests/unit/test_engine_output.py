@@ -55,8 +55,9 @@ def drained(output: EngineOutput, text: str, caplog: pytest.LogCaptureFixture) -
 
 def test_while_loading_lines_are_passed_on(caplog: pytest.LogCaptureFixture) -> None:
     output = EngineOutput()
-    assert drained(output, "one\n\n/srv/models/two\n", caplog) == ["engine: one", "engine: two"]
-    assert output.quoted() == "\n  engine: one\n  engine: two"
+    printed = "one      1\n\n    /srv/models/two\n"
+    assert drained(output, printed, caplog) == ["engine: one  1", "engine:     two"]
+    assert output.quoted() == "\n  engine: one  1\n  engine:     two"
 
 
 def test_while_serving_nothing_that_may_repeat_an_input_is(
