@@ -37,6 +37,7 @@ MODES = (
     "hang",  # never answers an embedding
     "wait",  # answers once the mode is another
     "reset",  # closes the connection without an answer
+    "stumble",  # the same, once
     "half",  # breaks off in the middle of the answer
     "garbage",  # 200 with something that is not JSON
     "shapeless",  # 200 with JSON of another shape
@@ -148,7 +149,8 @@ class FakeEngine:
             return web.Response(status=503)
         if self.stalled in body["input"]:
             await self._hang(request)
-        if self.mode == "reset":
+        if self.mode in {"reset", "stumble"}:
+            self.mode = "ok" if self.mode == "stumble" else self.mode
             assert request.transport is not None
             request.transport.close()
         if self.mode == "half":

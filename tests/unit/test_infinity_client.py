@@ -103,7 +103,7 @@ async def test_a_canary_tells_whether_the_engine_embeds(
     engine: FakeEngine, client: InfinityClient, mode: str, expected: object
 ) -> None:
     engine.mode = mode
-    assert await is_embedding(client, "fake-text", 0.5) is expected
+    assert await is_embedding(client, "fake-text", 1.5) is expected
 
 
 async def test_an_engine_that_is_only_busy_embeds(engine: FakeEngine) -> None:
