@@ -27,6 +27,7 @@ from infinity_worker.schema import (
     RequestError,
     RouteNotFound,
 )
+from infinity_worker.time_limit import TimeIsUpError, TimeLimit
 from infinity_worker.tokens import TokenCounter
 from infinity_worker.turns import SMALL_ITEMS
 from infinity_worker.utils import JsonObject, create_error_response
@@ -47,7 +48,7 @@ class Worker:
         cache: remembers embeddings of texts.
         counters: token counters by served name; a model without one has its usage from the engine.
         max_items: the most items in one request.
-        job_timeout_s: how many seconds a job may take, waiting included.
+        time_limit: of each job, waiting included.
     """
 
     client: InfinityClient
@@ -55,7 +56,7 @@ class Worker:
     cache: EmbeddingCache = field(default_factory=lambda: EmbeddingCache(0))
     counters: Mapping[str, TokenCounter] = field(default_factory=dict)
     max_items: int = 10_000
-    job_timeout_s: float = 480.0
+    time_limit: TimeLimit = field(default_factory=lambda: TimeLimit(480.0))
 
 
 async def async_handler(
@@ -102,12 +103,9 @@ async def _in_time(answer: Coroutine[object, object, T], worker: Worker, record:
         InfinityError: it is, and this is why.
     """
     try:
-        async with asyncio.timeout(worker.job_timeout_s) as limit:
-            return await answer
-    except TimeoutError:
-        if limit.expired():
-            raise worker.batcher.late(record.model) from None
-        raise
+        return await worker.time_limit.within(answer)
+    except TimeIsUpError:
+        raise worker.batcher.late(record.model) from None
 
 
 async def handle_openai_route(

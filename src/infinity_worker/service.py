@@ -14,6 +14,7 @@ from infinity_worker.logs import JobRecord
 from infinity_worker.results import JobResult
 from infinity_worker.settings import Settings
 from infinity_worker.supervisor import CANARY_S, CanaryWatch, Supervisor
+from infinity_worker.time_limit import TimeLimit
 from infinity_worker.tokens import learn_how_engine_counts, load_counters
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Service:
             EmbeddingCache(settings.cache_mb * 1_000_000),
             load_counters(settings),
             settings.max_items,
-            settings.job_timeout_s,
+            TimeLimit(settings.job_timeout_s),
         )
 
     async def prepare(self) -> None:
