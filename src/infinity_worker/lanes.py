@@ -191,13 +191,15 @@ class Lane:
 
     async def _send_ordinary(self, shares: Sequence[Share]) -> None:
         """Send a request once the engine is there and no suspect is being tried."""
-        if not self._quarantine.is_clear:
-            try:
-                await self._quarantine.clear()
-            except InfinityError as error:
-                _fail(shares, error)
-                return
-        await self._send(shares)
+        try:
+            await self._quarantine.enter()
+        except InfinityError as error:
+            _fail(shares, error)
+            return
+        try:
+            await self._send(shares)
+        finally:
+            self._quarantine.leave()
 
     async def _send_alone(self, share: Share) -> None:
         """Send what one job lost when the engine ended, and wait for how that ends."""

@@ -73,8 +73,7 @@ def _guard(parent: int, command: Sequence[str]) -> NoReturn:
             os._exit(_CANNOT_EXECUTE)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code < 0:
-        # Python blocks none of these and handles few: what ended the command ends the guard.
-        if -code not in (signal.SIGKILL, signal.SIGSTOP):
+        if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(guard, -code)
     os._exit(code)

@@ -25,22 +25,28 @@ class Quarantine:
         self._watch = watch
         self._suspects: deque[tuple[Share, Callable[[Share], Awaitable[None]]]] = deque()
         self._trying: asyncio.Task[None] | None = None
+        self._ordinary = 0
+        self._none_ordinary = asyncio.Event()
+        self._none_ordinary.set()
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether ordinary requests may be sent."""
-        return self._trying is None and self._watch.is_ready
-
-    async def clear(self) -> None:
-        """Wait until ordinary requests may be sent.
+    async def enter(self) -> None:
+        """Wait until an ordinary request may be sent; each needs one `leave`.
 
         Raises:
             InfinityUnavailable: the engine will not come back.
         """
-        while not self.is_clear:
+        while self._trying is not None or not self._watch.is_ready:
             await self._watch.ready()
             if self._trying is not None:
                 await asyncio.wait({self._trying})
+        self._ordinary += 1
+        self._none_ordinary.clear()
+
+    def leave(self) -> None:
+        """Say that an ordinary request has ended."""
+        self._ordinary -= 1
+        if not self._ordinary:
+            self._none_ordinary.set()
 
     def add(self, share: Share, send: Callable[[Share], Awaitable[None]]) -> None:
         """Put a share at the end of the line.
@@ -64,6 +70,7 @@ class Quarantine:
                 except InfinityError as error:
                     share.ticket.fail(error)
                     continue
+                await self._none_ordinary.wait()
                 await send(share)
         finally:
             self._trying = None

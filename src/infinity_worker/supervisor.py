@@ -123,7 +123,9 @@ class Supervisor(CanaryWatch):
         """Look whether the engine embeds; if it neither does nor has ended, kill it."""
         if not self._is_running:
             return await super().diagnose(model, life)
-        if self.life == life and await self._embeds(model):
+        if self.life != life or not self.is_ready:
+            return Finding.CRASHED
+        if await self._embeds(model):
             # The life that answered may be the next one.
             return Finding.ANSWERS if self.life == life else Finding.CRASHED
         with contextlib.suppress(TimeoutError):

@@ -153,13 +153,34 @@ def test_an_engine_that_takes_too_much_memory_is_ended(tmp_path: Path) -> None:
     assert "more than ENGINE_MEMORY_MB=1" in output
 
 
-def test_an_engine_that_does_not_load_makes_the_worker_unfit(tmp_path: Path) -> None:
-    words = "RepositoryNotFoundError: 404 Client Error"
-    with stack(tmp_path, FAKE_ENGINE_MODE="crash", FAKE_ENGINE_LAST_WORDS=words) as it:
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        ("crash", "the model was not found: check MODEL_NAMES"),
+        ("fail", "the engine runs, but a model does not answer"),
+    ],
+)
+def test_an_engine_that_does_not_embed_makes_the_worker_unfit(
+    tmp_path: Path, mode: str, told: str
+) -> None:
+    """The SDK ends the process in a way that runs nothing more of it; the engine ends with it."""
+    model = str(tmp_path / "a model of this test's own")
+    variables = {
+        "MODEL_NAMES": model,
+        "SERVED_MODEL_NAMES": "m",
+        "FAKE_ENGINE_MODE": mode,
+        "FAKE_ENGINE_LAST_WORDS": "RepositoryNotFoundError: 404 Client Error",
+    }
+    with stack(tmp_path, **variables) as it:
         output, _ = it.worker.communicate(timeout=BOUND_S)
     assert it.worker.returncode == 1
     assert "Fitness check failed: engine_is_loaded_and_embeds" in output
-    assert "the model was not found: check MODEL_NAMES" in output
+    assert told in output
+    assert str(tmp_path) not in output
+    left = [
+        each for each in psutil.process_iter(["cmdline"]) if model in (each.info["cmdline"] or [])
+    ]
+    assert psutil.wait_procs(left, timeout=BOUND_S)[1] == []
 
 
 def test_the_log_tells_when_each_phase_of_the_start_was_over(tmp_path: Path) -> None:
