@@ -7,7 +7,8 @@ A job's `input` is one of two things:
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import TypeVar
 
 from infinity_worker.embedding import embed
 from infinity_worker.errors import InvalidRequest, RequestError, RouteNotFound
@@ -15,10 +16,13 @@ from infinity_worker.infinity_client import InfinityError
 from infinity_worker.logs import JobRecord, place_of
 from infinity_worker.results import JobResult
 from infinity_worker.schema import EmbeddingRequest
+from infinity_worker.time_limit import TimeIsUpError
 from infinity_worker.utils import JsonObject, create_error_response
 from infinity_worker.worker import Worker
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 async def async_handler(
@@ -43,8 +47,8 @@ async def async_handler(
     try:
         if isinstance(job_input, dict) and is_openai:
             route, body = job_input["openai_route"], job_input.get("openai_input")
-            return await handle_openai_route(route, body, worker, record)
-        return await handle_standard_format(job_input, worker, record)
+            return await _in_time(handle_openai_route(route, body, worker, record), worker, record)
+        return await _in_time(handle_standard_format(job_input, worker, record), worker, record)
     except RequestError as error:
         failure = create_error_response(str(error), error.type, error.code, error.param)
         return [failure] if is_openai else failure
@@ -56,6 +60,18 @@ async def async_handler(
     except Exception as error:  # noqa: BLE001  # the one place where the unforeseen ends
         log.error("job %s failed unexpectedly: %s", record.job_id, place_of(error))  # noqa: TRY400  # a traceback may repeat an input
         return create_error_response("internal error: see the worker's log", "internal_error", 500)
+
+
+async def _in_time(answer: Coroutine[object, object, T], worker: Worker, record: JobRecord) -> T:
+    """Await an answer until the job's time is over.
+
+    Raises:
+        InfinityError: it is, and this is why.
+    """
+    try:
+        return await worker.time_limit.within(answer)
+    except TimeIsUpError:
+        raise worker.batcher.late(record.model) from None
 
 
 async def handle_openai_route(

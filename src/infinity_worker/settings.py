@@ -57,7 +57,12 @@ class Settings:
         backend: Infinity's inference engine.
         trust_remote_code: whether code that comes with a model may run.
         engine_start_timeout_s: how long loading the models may take.
-        engine_timeout_s: how long one engine request may take.
+        engine_timeout_s: how long one engine request may take, beside what its size allows it.
+        job_timeout_s: how long a job may take, waiting for the engine included.
+        engine_memory_mb: resident megabytes beyond which the engine is started again; 0 for none.
+        engine_max_restarts: how often the engine may be started again within the window.
+        engine_restart_window_s: the window.
+        max_waiting_items: items that the worker holds before further jobs wait outside.
         engine_requests: engine requests for one model that may be under way at a time.
         cache_mb: megabytes of text embeddings to remember; 0 remembers none.
         max_concurrency: jobs that the worker takes at a time.
@@ -87,7 +92,13 @@ class Settings:
     backend: str = "torch"
     trust_remote_code: bool = True
     engine_start_timeout_s: float = 900.0
-    engine_timeout_s: float = 120.0
+    engine_timeout_s: float = 60.0
+    # The platform's own limit is 600: there must be time to report as well.
+    job_timeout_s: float = 480.0
+    engine_memory_mb: int = 0
+    engine_max_restarts: int = 5
+    engine_restart_window_s: float = 600.0
+    max_waiting_items: int = 100_000
     # Measured with 32 callers on 2 cores: more only makes smaller requests of the same texts.
     engine_requests: int = 2
     cache_mb: int = 0
@@ -146,7 +157,12 @@ class Settings:
             backend=read.choice("BACKEND", "torch", BACKENDS),
             trust_remote_code=read.boolean("TRUST_REMOTE_CODE", default=True),
             engine_start_timeout_s=read.number("ENGINE_START_TIMEOUT", 900.0, 1.0, 86_400.0),
-            engine_timeout_s=read.number("ENGINE_TIMEOUT", 120.0, 0.1, 3_600.0),
+            engine_timeout_s=read.number("ENGINE_TIMEOUT", 60.0, 0.1, 3_600.0),
+            job_timeout_s=read.number("JOB_TIMEOUT", 480.0, 0.1, 86_400.0),
+            engine_memory_mb=read.integer("ENGINE_MEMORY_MB", 0, 0, 100_000_000),
+            engine_max_restarts=read.integer("ENGINE_MAX_RESTARTS", 5, 0, 1_000),
+            engine_restart_window_s=read.number("ENGINE_RESTART_WINDOW", 600.0, 1.0, 86_400.0),
+            max_waiting_items=read.integer("MAX_WAITING_ITEMS", 100_000, 1, 100_000_000),
             engine_requests=read.integer("ENGINE_REQUESTS", 2, 1, 1_000),
             cache_mb=read.integer("CACHE_MB", 0, 0, 1_000_000),
             max_concurrency=read.integer("RUNPOD_MAX_CONCURRENCY", 50, 1, 10_000),

@@ -7,6 +7,7 @@ from infinity_worker.batching import Batcher
 from infinity_worker.cache import EmbeddingCache
 from infinity_worker.images import ImageReader
 from infinity_worker.infinity_client import InfinityClient
+from infinity_worker.time_limit import TimeLimit
 from infinity_worker.tokens import TokenCounter
 
 
@@ -21,6 +22,7 @@ class Worker:
         counters: token counters by served name; a model without one has its usage from the engine.
         images: fetches and verifies images.
         max_items: the most items in one request.
+        time_limit: of each job, waiting included.
     """
 
     client: InfinityClient
@@ -29,6 +31,7 @@ class Worker:
     counters: Mapping[str, TokenCounter] = field(default_factory=dict)
     images: ImageReader = field(default_factory=ImageReader)
     max_items: int = 10_000
+    time_limit: TimeLimit = field(default_factory=lambda: TimeLimit(480.0))
 
     async def close(self) -> None:
         """End its connections and threads."""

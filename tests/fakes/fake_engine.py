@@ -4,7 +4,8 @@ In a test: `async with FakeEngine() as engine`. As a process: `python fake_engin
 prints its URL; `POST /mode/NAME` changes how it behaves, and `GET /waiting`
 says how many requests wait. The variable `FAKE_ENGINE_MODE` sets how
 it starts: one of `MODES`, or `crash`
-(ends at once, saying `FAKE_ENGINE_LAST_WORDS`), `flood` (prints megabytes first) or `ignore-term`.
+(ends at once, saying `FAKE_ENGINE_LAST_WORDS`), `flood` (prints megabytes first), `ignore-term` or
+`parent` (starts a child that does nothing).
 
 A text's embedding is made from its hash, so that equal texts have equal embeddings; its tokens are
 its words. Images get embeddings too, and a token count as meaningless as the real engine's.
@@ -16,6 +17,8 @@ import base64
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +37,7 @@ MODES = (
     "hang",  # never answers an embedding
     "wait",  # answers once the mode is another
     "reset",  # closes the connection without an answer
+    "stumble",  # the same, once
     "half",  # breaks off in the middle of the answer
     "garbage",  # 200 with something that is not JSON
     "shapeless",  # 200 with JSON of another shape
@@ -44,7 +48,10 @@ MODES = (
     "refuse",
     "fail",
     "locked",
+    "mortal",  # ends at the text DEADLY, and never answers anything again after STALLING
 )
+DEADLY = "a text that ends the engine"
+STALLING = "a text that stalls the engine"
 # Each of them echoes the input, as the real engine does.
 REFUSALS = {
     "full": (429, "queue full"),
@@ -62,6 +69,7 @@ class FakeEngine:
         requests: the bodies of the embedding requests so far.
         headers: those of the last embedding request.
         waiting: how many requests wait for the mode to change.
+        stalled: a request with this text is never answered.
         asked: set once there was a request.
         abandoned: set once a client gave up a request that hung.
         url: where it listens, once entered.
@@ -74,6 +82,7 @@ class FakeEngine:
         self.headers: Mapping[str, str] = {}
         self.url = ""
         self.waiting = 0
+        self.stalled: str | None = None
         self.asked = asyncio.Event()
         self.abandoned = asyncio.Event()
         self._port = port
@@ -129,6 +138,8 @@ class FakeEngine:
         self.asked.set()
         self.headers = request.headers
         answer = self._answer(body)
+        if self.mode == "mortal":
+            self._suffer(body["input"])
         if self.mode in REFUSALS:
             status, text = REFUSALS[self.mode]
             return _json({"detail": [{"msg": text, "input": body["input"]}]}, status)
@@ -136,7 +147,10 @@ class FakeEngine:
             await self._hang(request)
         if self.mode == "wait" and not await self._wait(request):
             return web.Response(status=503)
-        if self.mode == "reset":
+        if self.stalled in body["input"]:
+            await self._hang(request)
+        if self.mode in {"reset", "stumble"}:
+            self.mode = "ok" if self.mode == "stumble" else self.mode
             assert request.transport is not None
             request.transport.close()
         if self.mode == "half":
@@ -144,6 +158,12 @@ class FakeEngine:
         if self.mode == "garbage":
             return web.Response(body=b"<html>not json", content_type="text/html")
         return _json({"data": "none"} if self.mode == "shapeless" else answer)
+
+    def _suffer(self, texts: list[str]) -> None:
+        if DEADLY in texts:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if STALLING in texts:
+            self.mode = "hang"
 
     async def _hang(self, request: web.Request) -> None:
         while not self._released.is_set():
@@ -214,6 +234,8 @@ async def _break_off(request: web.Request, body: bytes) -> web.StreamResponse:
 async def _serve(port: int, mode: str) -> None:
     if mode == "ignore-term":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if mode == "parent":
+        subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])  # noqa: ASYNC220  # once
     async with FakeEngine(mode, port=port) as engine:
         print(engine.url, flush=True)  # noqa: T201  # the parent process reads it
         await asyncio.Event().wait()

@@ -4,6 +4,7 @@ import base64
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,8 @@ def stack(fake_engine: str, request: pytest.FixtureRequest) -> Iterator[Stack]:
         environment = clean_environment(
             **worker_environment(edge.url, "local", "w0"),
             INFINITY_URL=fake_engine,
-            ENGINE_TIMEOUT="4",
+            ENGINE_TIMEOUT="2",
+            JOB_TIMEOUT="5",
             MAX_ITEMS="100",
             WORKER_JOB_LOOP=request.param,
         )
@@ -131,14 +133,16 @@ def test_an_error_is_delivered_as_the_contract_says(
     stack: Stack, engine_mode: Any, mode: str, body: dict[str, Any], code: int, kind: str
 ) -> None:
     engine_mode(mode)
-    job = stack.runsync(body)
+    with ThreadPoolExecutor() as side_by_side:
+        completing = side_by_side.submit(stack.embeddings, body)
+        job = stack.runsync(body)
+        reply = completing.result()
     assert job["status"] == "FAILED"
     assert "output" not in job
     error = json.loads(job["error"])
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["code"], error["type"]) == (code, kind)
 
-    reply = stack.embeddings(body)
     ours = code == 429 or code >= 500
     assert reply.status_code == (500 if ours else 200)
     assert reply.json() == {"error": error}
