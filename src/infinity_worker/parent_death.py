@@ -8,6 +8,9 @@ forked; so a program is started from the main thread, through a guard:
 
 The guard leads the process group of all of them, and ends the group once the worker is gone. It
 ends as the command ends: with its exit status, or by the same signal.
+
+A worker under `infinity-worker serve` sees to its own children and needs no guard: this file sets
+the signal, and is then replaced by the command, which so keeps its process id.
 """
 
 import ctypes
@@ -21,12 +24,23 @@ from typing import NoReturn
 _PR_SET_PDEATHSIG = 1
 # A shell's statuses for "not executable".
 _CANNOT_EXECUTE = 126
+# What this file does when it is run.
+_GUARD = "guard"
+_REPLACE = "replace"
+
+
+def ends_with_parent(command: Sequence[str]) -> list[str]:
+    """Have a command killed when its parent ends; the process id is that of the command.
+
+    To be started from a thread that lasts as long as the command may. What the command starts in
+    its turn is not meant.
+    """
+    return [*_this_file(), _REPLACE, str(os.getpid()), *command]
 
 
 def guarded(command: Sequence[str]) -> list[str]:
     """Put a guard before a command line; to be started in a session of its own."""
-    # Neither site-packages nor variables of the user: it starts in a few milliseconds.
-    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
+    return [*_this_file(), _GUARD, str(os.getpid()), *command]
 
 
 def end_forks_with_this_process() -> None:
@@ -47,11 +61,26 @@ def end_forks_with_this_process() -> None:
     os.register_at_fork(before=before, after_in_child=in_child)
 
 
+def _this_file() -> list[str]:
+    # Neither site-packages nor variables of the user: it starts in a few milliseconds.
+    return [sys.executable, "-I", "-S", __file__]
+
+
 def _end_with(parent: int, number: signal.Signals, libc: ctypes.CDLL) -> None:
     """Have the kernel send this process a signal when its parent ends, or if it already has."""
     libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+def _replace(parent: int, command: Sequence[str], libc: ctypes.CDLL) -> NoReturn:
+    # What is asked of the kernel here survives the change of the program.
+    _end_with(parent, signal.SIGKILL, libc)
+    try:
+        os.execvp(command[0], list(command))  # noqa: S606  # no shell is what is wanted
+    except OSError as error:
+        sys.stderr.write(f"cannot run it: {error.strerror}\n")
+        os._exit(_CANNOT_EXECUTE)
 
 
 def _guard(parent: int, command: Sequence[str]) -> NoReturn:
@@ -65,12 +94,7 @@ def _guard(parent: int, command: Sequence[str]) -> NoReturn:
     if child == 0:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _end_with(guard, signal.SIGKILL, libc)
-        try:
-            os.execvp(command[0], list(command))  # noqa: S606  # no shell is what is wanted
-        except OSError as error:
-            sys.stderr.write(f"cannot run it: {error.strerror}\n")
-            os._exit(_CANNOT_EXECUTE)
+        _replace(guard, command, libc)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code < 0:
         if -code != signal.SIGKILL:
@@ -80,4 +104,6 @@ def _guard(parent: int, command: Sequence[str]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _guard(int(sys.argv[1]), sys.argv[2:])
+    if sys.argv[1] == _GUARD:
+        _guard(int(sys.argv[2]), sys.argv[3:])
+    _replace(int(sys.argv[2]), sys.argv[3:], ctypes.CDLL(None))

@@ -51,7 +51,7 @@ def test_the_printed_examples_work_as_printed(stack: Stack) -> None:
 def test_the_start_up_phases_are_printed(stack: Stack) -> None:
     number = r"\d+\.\d s"
     assert re.search(
-        rf"^ready in {number} \(edge {number}, engine {number}, worker {number}\)$",
+        rf"^ready in {number} \(edge {number}, worker with engine {number}\)$",
         stack.banner,
         re.MULTILINE,
     )

@@ -6,7 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +69,10 @@ def served(engine: str) -> Iterator[Served]:
         assert psutil.wait_procs(workers, timeout=BOUND_S)[1] == []
 
 
-def until_ready(process: subprocess.Popen[str]) -> str:
-    """Read the banner; the rest of the output is read away."""
+def until_ready(
+    process: subprocess.Popen[str], also: Callable[[str], object] = lambda _line: None
+) -> str:
+    """Read the banner; the rest of the output is read away, and told to `also`."""
     assert process.stdout is not None
     printed = ""
     for line in process.stdout:
@@ -77,7 +82,8 @@ def until_ready(process: subprocess.Popen[str]) -> str:
     match = re.search(r"^RunPod API: (http://\S+)/v2/local$", printed, re.MULTILINE)
     assert match, printed
     assert KEY not in printed
-    threading.Thread(target=process.stdout.read, daemon=True).start()
+    rest = map(also, process.stdout)
+    threading.Thread(target=lambda: deque(rest, 0), daemon=True).start()
     return match[1]
 
 
@@ -172,21 +178,64 @@ def test_an_option_that_cannot_be_used_is_refused(
     assert words in capsys.readouterr().err
 
 
-def test_each_worker_can_own_an_engine_and_a_killed_one_leaves_none_behind(tmp_path: Path) -> None:
+def serve_with_engines(
+    folder: Path, *options: str, restarts: str = "5"
+) -> AbstractContextManager[subprocess.Popen[str]]:
     environment = clean_environment(
-        MODEL_NAMES="m", ENGINE_BIN=str(write_engine_program(tmp_path)), PYTHONUNBUFFERED="1"
+        MODEL_NAMES="m",
+        INFINITY_PORT="0",
+        ENGINE_MAX_RESTARTS=restarts,
+        ENGINE_BIN=str(write_engine_program(folder)),
+        PYTHONUNBUFFERED="1",
     )
-    command = [PROGRAM, "serve", "--port", "0", "--engines", "per-worker"]
-    with running(command, environment, output=subprocess.PIPE) as process:
+    command = [PROGRAM, "serve", "--port", "0", *options]
+    return running(command, environment, output=subprocess.PIPE)
+
+
+def answer(url: str) -> dict[str, Any]:
+    body = {"input": {"text": "a", "model": "fake-text"}}
+    told: dict[str, Any] = httpx.post(f"{url}/v2/local/runsync", json=body, timeout=BOUND_S).json()
+    return told
+
+
+def is_engine(process: psutil.Process) -> bool:
+    return any(word.endswith("fake_engine.py") for word in process.cmdline()[:2])
+
+
+def test_one_worker_owns_its_engine_and_neither_outlives_a_killed_one(tmp_path: Path) -> None:
+    with serve_with_engines(tmp_path) as process:
         url = until_ready(process)
-        told = httpx.post(
-            f"{url}/v2/local/runsync", json={"input": {"text": "a"}}, timeout=BOUND_S
-        ).json()
-        assert told["status"] == "COMPLETED"
-        worker = psutil.Process(process.pid).children()[0]
+        assert answer(url)["status"] == "COMPLETED"
+        [worker] = psutil.Process(process.pid).children()
         family = worker.children(recursive=True)
-        assert any("fake_engine.py" in " ".join(each.cmdline()) for each in family)
+        assert any(map(is_engine, family))
         worker.kill()
         assert psutil.wait_procs(family, timeout=BOUND_S)[1] == []
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(BOUND_S) == 0
+        assert answer(url)["status"] == "COMPLETED"
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert any(map(is_engine, family))
+        # In a way that lets it run no code of its own.
+        process.kill()
+        assert psutil.wait_procs(family, timeout=BOUND_S)[1] == []
+
+
+def test_a_shared_engine_that_ends_is_started_again_until_that_is_no_use(tmp_path: Path) -> None:
+    with serve_with_engines(tmp_path, "--engines", "shared", restarts="1") as process:
+        lines: list[str] = []
+        url = until_ready(process, lines.append)
+        first = engine_below(process)
+        first.kill()
+        while answer(url)["status"] != "COMPLETED":
+            assert process.poll() is None
+        family = psutil.Process(process.pid).children(recursive=True)
+        engine_below(process).kill()
+        assert process.wait(BOUND_S) == 1
+        assert psutil.wait_procs(family, timeout=BOUND_S)[1] == []
+        # Another thread reads them.
+        while not any("was started again 1 times within 600 s" in line for line in lines):
+            time.sleep(0.01)
+
+
+def engine_below(process: subprocess.Popen[str]) -> psutil.Process:
+    family = psutil.Process(process.pid).children(recursive=True)
+    return next(filter(is_engine, family))

@@ -34,8 +34,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument(
         "--engines",
         choices=("shared", "per-worker"),
-        default="shared",
-        help="one engine for all workers, or one each, as on the platform",
+        help="one engine for all workers, or one each, as on the platform; one worker owns its "
+        "engine unless told otherwise, several share one",
     )
     parser.add_argument(
         "--scale-to-zero",
@@ -71,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
         oversized_results=OversizedResults(arguments.oversized_results),
         workers=arguments.workers,
         scale_to_zero_s=arguments.scale_to_zero,
-        engine_per_worker=arguments.engines == "per-worker",
+        engine_per_worker=None if arguments.engines is None else arguments.engines == "per-worker",
     )
     try:
         return serve(options)

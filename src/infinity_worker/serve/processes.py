@@ -10,9 +10,11 @@ from typing import IO
 
 import psutil
 
+from infinity_worker.parent_death import ends_with_parent
+
 
 class WorkerProcess:
-    """One worker in a process group of its own.
+    """One worker in a process group of its own, which ends with the thread that started it.
 
     Args:
         command: What to run.
@@ -27,7 +29,7 @@ class WorkerProcess:
         output: Callable[[str], None] | None = None,
     ) -> None:
         self._process = subprocess.Popen(
-            command,
+            ends_with_parent(command),
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=None if output is None else subprocess.PIPE,

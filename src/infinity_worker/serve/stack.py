@@ -16,10 +16,10 @@ from infinity_worker.edge.report import WorkerState
 from infinity_worker.edge.server import EdgeServer, OpenEdgeError
 from infinity_worker.edge.state import EdgeSettings, OpenAIErrors, OversizedResults
 from infinity_worker.edge.workers import worker_environment
-from infinity_worker.engine import Engine, wait_until_embedding
+from infinity_worker.engine import wait_until_embedding
 from infinity_worker.infinity_client import Model
 from infinity_worker.serve.fleet import Fleet, FleetSettings
-from infinity_worker.serve.processes import family_rss
+from infinity_worker.serve.shared_engine import SharedEngine
 from infinity_worker.serve.terminal import View, open_view
 from infinity_worker.settings import Settings
 
@@ -44,7 +44,8 @@ class ServeOptions:
         oversized_results: What becomes of a job whose result is refused for its size.
         workers: How many there are.
         scale_to_zero_s: Idle workers stop after this long; None keeps them all.
-        engine_per_worker: Whether each worker starts an engine of its own.
+        engine_per_worker: Whether each worker starts an engine of its own; None leaves it to the
+            number of workers: one does, several share one.
     """
 
     host: str = "127.0.0.1"
@@ -54,7 +55,7 @@ class ServeOptions:
     oversized_results: OversizedResults = OversizedResults.COMPLETED
     workers: int = 1
     scale_to_zero_s: float | None = None
-    engine_per_worker: bool = False
+    engine_per_worker: bool | None = None
 
 
 def serve(options: ServeOptions) -> NoReturn:
@@ -69,28 +70,51 @@ def serve(options: ServeOptions) -> NoReturn:
     settings = Settings.from_process()
     if not settings.models and not settings.infinity_url:
         settings = Settings.from_process(demo_settings())
-    if options.engine_per_worker and settings.infinity_url:
-        raise ServeError("each worker is to start an engine of its own: unset INFINITY_URL")
+    owns_engine = _owns_engine(options, settings)
     logs.configure(settings)
     phases: dict[str, float] = {}
     with ExitStack() as cleanup:
         with _timed(phases, "edge"):
             edge = _start_edge(options, settings, cleanup)
         engine_url, engine = None, None
-        if not options.engine_per_worker:
+        if owns_engine:
+            print("loading the models …", flush=True)
+        else:
             with _timed(phases, "engine"):
                 engine_url, engine = _start_engine(settings, cleanup)
         view = cleanup.enter_context(open_view())
         # The live view stands in for standard error.
         logs.configure(settings)
-        with _timed(phases, "worker" if options.workers == 1 else "workers"):
+        with _timed(phases, _workers_phase(options, owns_engine=owns_engine)):
             fleet = _start_fleet(options, settings, edge, engine_url, view, cleanup)
-            models = _until_ready(fleet, edge, settings, owns_engine=engine_url is None)
+            models = _until_ready(fleet, edge, settings, owns_engine=owns_engine)
         view.say(examples.banner(edge.url, phases, models, keyed=bool(edge.settings.api_key)))
         while True:
             report = fleet.tick()
-            view.show(fleet.slots, report, family_rss(engine.pid) if engine and engine.pid else 0)
+            if engine and engine.lost:
+                raise ServeError(engine.lost)
+            view.show(fleet.slots, report, engine.rss() if engine else 0)
             time.sleep(_TICK_S)
+
+
+def _owns_engine(options: ServeOptions, settings: Settings) -> bool:
+    """Whether each worker starts an engine of its own.
+
+    Raises:
+        ServeError: it should, and there is another one to use.
+    """
+    if options.engine_per_worker is None:
+        return options.workers == 1 and not settings.infinity_url
+    if options.engine_per_worker and settings.infinity_url:
+        raise ServeError("each worker is to start an engine of its own: unset INFINITY_URL")
+    return options.engine_per_worker
+
+
+def _workers_phase(options: ServeOptions, *, owns_engine: bool) -> str:
+    """What is waited for once the edge runs, and the shared engine if there is one."""
+    if options.workers == 1:
+        return "worker with engine" if owns_engine else "worker"
+    return "workers with engines" if owns_engine else "workers"
 
 
 def _start_edge(options: ServeOptions, settings: Settings, cleanup: ExitStack) -> EdgeServer:
@@ -117,15 +141,14 @@ def _start_edge(options: ServeOptions, settings: Settings, cleanup: ExitStack) -
     return edge
 
 
-def _start_engine(settings: Settings, cleanup: ExitStack) -> tuple[str, Engine | None]:
+def _start_engine(settings: Settings, cleanup: ExitStack) -> tuple[str, SharedEngine | None]:
     if settings.infinity_url:
         asyncio.run(wait_until_embedding(settings.infinity_url, settings))
         return settings.infinity_url, None
-    engine = Engine(settings)
+    engine = SharedEngine(settings)
     cleanup.callback(engine.stop)
-    engine.start()
     print("loading the models …", flush=True)
-    asyncio.run(engine.ready())
+    engine.start()
     return engine.url, engine
 
 
@@ -138,7 +161,11 @@ def _start_fleet(  # noqa: PLR0913, PLR0917  # the parts that it connects
     cleanup: ExitStack,
 ) -> Fleet:
     def environment(worker_id: str) -> dict[str, str]:
-        return _worker_variables(settings, edge, engine_url, worker_id)
+        variables = _worker_variables(settings, edge, worker_id)
+        if engine_url:
+            return variables | {"INFINITY_URL": engine_url}
+        # Several engines cannot have the same port.
+        return variables | ({"INFINITY_PORT": "0"} if options.workers > 1 else {})
 
     fleet = Fleet(
         edge,
@@ -153,15 +180,12 @@ def _start_fleet(  # noqa: PLR0913, PLR0917  # the parts that it connects
     return fleet
 
 
-def _worker_variables(
-    settings: Settings, edge: EdgeServer, engine_url: str | None, worker_id: str
-) -> dict[str, str]:
-    """The variables of a worker on the real SDK, pointed at the edge and at its engine."""
+def _worker_variables(settings: Settings, edge: EdgeServer, worker_id: str) -> dict[str, str]:
+    """The variables of a worker on the real SDK, pointed at the edge."""
     token = str(edge.settings.worker_token)
     variables = {
         **settings.environment,
         **worker_environment(edge.local_url, ENDPOINT_ID, worker_id, token),
-        **({"INFINITY_URL": engine_url} if engine_url else {"INFINITY_PORT": "0"}),
         "RUNPOD_LOG_LEVEL": settings.environment.get("RUNPOD_LOG_LEVEL", "WARN"),
     }
     # Clients' business, not a worker's.
