@@ -31,6 +31,29 @@ async def test_a_job_that_runs_too_long_is_timed_out_and_its_worker_told() -> No
     assert job.output is None
 
 
+@pytest.mark.parametrize(
+    ("pings", "status"),
+    [
+        ([(5.0, "")], JobStatus.IN_PROGRESS),
+        ([(11.0, "named")], JobStatus.IN_PROGRESS),
+        ([(11.0, "named"), (20.0, "")], JobStatus.IN_PROGRESS),
+        ([(11.0, "")], JobStatus.IN_QUEUE),
+        ([(5.0, "named"), (16.0, "")], JobStatus.IN_QUEUE),
+    ],
+)
+async def test_a_job_that_its_worker_does_not_know_of_goes_to_others(
+    pings: list[tuple[float, str]], status: JobStatus
+) -> None:
+    now = [0.0]
+    queue = JobQueue(clock=lambda: now[0])
+    job = await taken(queue, options=JobOptions())
+    for at, says in pings:
+        now[0] = at
+        queue.named("a", {job.id} if says else {""}, unnamed_s=10.0)
+    assert job.status is status
+    assert queue.counts()["retried"] == (status is JobStatus.IN_QUEUE)
+
+
 async def test_the_time_in_the_queue_is_not_execution() -> None:
     queue = JobQueue()
     job = queue.submit({}, sync=False, options=SHORT)
@@ -164,7 +187,10 @@ async def test_a_job_of_which_too_many_workers_died_fails() -> None:
     for worker in "ab":
         assert await queue.take(worker) == [job]
         queue.abandon(worker)
-    assert (job.status, job.error) == (JobStatus.FAILED, "2 workers ended while they ran this job.")
+    assert (job.status, job.error) == (
+        JobStatus.FAILED,
+        "2 workers ended or lost touch while they had this job.",
+    )
     assert queue.retry(job)
     assert await queue.take("c") == [job]
 

@@ -60,6 +60,7 @@ class Job:
         number: Its place in the line of all jobs ever submitted.
         size: Bytes of its input and of its result, for the bound on what is held.
         attempts: How many workers it was handed to.
+        named_at: When it was handed to its worker, or that last said that it has the job.
         finished: Set when the job has reached its last state, or is gone.
         gone: Whether it is over without a last state: its time to live has passed, or the queue
             was purged.
@@ -81,6 +82,7 @@ class Job:
     finished_at: float | None = None
     worker_id: str | None = None
     attempts: int = 0
+    named_at: float = 0.0
     gone: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     stream: Stream | None = None

@@ -11,7 +11,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import orjson
@@ -138,12 +138,28 @@ class JobQueue:
     def abandon(self, worker_id: str) -> None:
         """Hands the jobs of a worker that died to others; fails those that were tried enough."""
         self.release(worker_id)
-        for job in list(self._held.get(worker_id, {}).values()):
+        self._hand_on(list(self._held.get(worker_id, {}).values()))
+
+    def named(self, worker_id: str, job_ids: Container[str], unnamed_s: float) -> None:
+        """Notes which jobs a worker says it has; hands others those it never seems to have got.
+
+        Such a job is one that it has not named for `unnamed_s`: the answer to its question for jobs
+        was lost with the connection.
+        """
+        now = self._clock()
+        held = list(self._held.get(worker_id, {}).values())
+        for job in held:
+            if job.id in job_ids:
+                job.named_at = now
+        self._hand_on([job for job in held if now - job.named_at > unnamed_s])
+
+    def _hand_on(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
             if job.attempts < self._max_attempts:
                 self._retried += 1
                 self._put_back(job)
             else:
-                job.error = f"{job.attempts} workers ended while they ran this job."
+                job.error = f"{job.attempts} workers ended or lost touch while they had this job."
                 self._end(job, JobStatus.FAILED)
         self._line.match()
 
@@ -261,7 +277,8 @@ class JobQueue:
         return self._clock() - first.created_at if first else None
 
     def _start(self, job: Job, worker_id: str) -> None:
-        job.worker_id, job.started_at = worker_id, self._clock()
+        job.worker_id = worker_id
+        job.started_at = job.named_at = self._clock()
         job.attempts += 1
         self._held[worker_id][job.id] = job
         self._move(job, JobStatus.IN_PROGRESS)

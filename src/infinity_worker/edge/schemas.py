@@ -153,6 +153,8 @@ PING_QUERY: Json = {
     "parameters": [
         _query("status", "How it is.", {"type": "string", "examples": ["unhealthy"]}),
         _query("check", "The fitness check that failed.", _TEXT),
+        _query("job_id", "The jobs that it has, separated by commas.", _TEXT),
+        _query("runpod_version", "The SDK's: only then do missing jobs mean anything.", _TEXT),
     ]
 }
 

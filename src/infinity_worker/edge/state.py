@@ -59,6 +59,7 @@ class EdgeSettings:
         max_bytes: The same for the bytes of inputs and results.
         max_attempts: How many workers may die of a job before it fails.
         worker_lost_s: A worker that pings and then is silent for this long loses its jobs.
+        job_unnamed_s: A job that its worker's pings do not name for this long goes to others.
         webhook_pause_s: The pause before a webhook is tried again.
         webhook_timeout_s: How long one try may take.
     """
@@ -84,6 +85,7 @@ class EdgeSettings:
     max_bytes: int = 2_000_000_000
     max_attempts: int = 3
     worker_lost_s: float = 20.0
+    job_unnamed_s: float = 10.0
     webhook_pause_s: float = 10.0
     webhook_timeout_s: float = 10.0
 

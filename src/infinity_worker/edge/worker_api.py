@@ -15,6 +15,9 @@ router = APIRouter()
 _LEAVING_PAUSE_S = 0.05
 """What a worker that is about to be stopped waits for nothing: it may ask again until then."""
 
+_WHOLE_LIST_CHARS = 65_000
+"""A list of jobs in a ping that is shorter has not been cut: the SDK does so at 65,535 bytes."""
+
 
 @router.get("/job-take/{worker_id}", responses=schemas.JOB_TAKE)
 async def job_take(request: Request, worker_id: str) -> Response:
@@ -107,12 +110,17 @@ async def job_stream(request: Request, worker_id: str, job_id: str) -> Response:
     openapi_extra=schemas.PING_QUERY,
 )
 async def ping(request: Request, worker_id: str) -> Response:
-    """Notes that a worker is alive, and whether it is well."""
+    """Notes that a worker is alive, whether it is well, and which jobs it has."""
     query = request.query_params
     unhealthy = query.get("status") == "unhealthy"
-    edge_of(request).workers.pinged(
+    edge = edge_of(request)
+    edge.workers.pinged(
         worker_id, unhealthy=unhealthy, check=query.get("check", "") if unhealthy else ""
     )
+    named = query.get("job_id", "")
+    # The SDK leaves the list out where it is empty, and cuts one that is too long.
+    if "runpod_version" in query and len(named) < _WHOLE_LIST_CHARS:
+        edge.queue.named(worker_id, set(named.split(",")), edge.settings.job_unnamed_s)
     return Response()
 
 
