@@ -1,6 +1,6 @@
 # Two commands do everything: `make serve` and `make test`. Both set up what they need first, and
 # install nothing the second time.
-.PHONY: help setup serve test check bench format clean
+.PHONY: help setup serve test check bench chaos format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -8,6 +8,7 @@ help:
 	@echo "make test    run every test"
 	@echo "make check   lint, formatting, types"
 	@echo "make bench   measure (ARGS='--all', '--real', '--soak 30', … : see --help)"
+	@echo "make chaos   kill, hang and break every part under load, count what became of the jobs"
 	@echo "make format  format the code"
 	@echo "make clean   remove the environments and caches"
 
@@ -30,6 +31,9 @@ check:
 
 bench: setup
 	@.venv/bin/python -m bench $(ARGS)
+
+chaos: setup
+	@PYTHONPATH=tests:. .venv/bin/python -m chaos $(ARGS)
 
 format:
 	@scripts/setup-worker.sh

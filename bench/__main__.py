@@ -6,7 +6,6 @@ SDK's loop and the project's, in about three minutes.
 
 import argparse
 import fnmatch
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from bench import grid, real
 from bench.allocator import keep_freed_memory
 from bench.machine import describe_machine
 from bench.processes import ProcessFailedError
-from bench.recovery import run_recovery
 from bench.report import Report
 from bench.soak import run_soak
 from bench.workload import WrongAnswerError
@@ -26,7 +24,6 @@ from infinity_worker.engine import EngineStartError
 _OUT = Path(__file__).parent / "results"
 _SOAK_S = 30.0
 _SOAK_BY_JOBS_S = 600.0
-_ENDS = {signal.SIGKILL: "is killed", signal.SIGSTOP: "stops (ENGINE_TIMEOUT 5 s)"}
 _VARIANTS = "stock,stock-default,ours,apart"
 _NOTES = {
     "standin": (
@@ -70,9 +67,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--ceiling", action="store_true", help="what the harness itself allows")
     add("--all", action="store_true", help="stand-in, ceiling, real engine and soak")
     add("--soak", type=float, nargs="?", const=_SOAK_S, metavar="SECONDS", help="full rate")
-    add(
-        "--recovery", action="store_true", help="the real engine is killed, and stopped, under load"
-    )
     add("--jobs", type=int, metavar="N", help="a soak of so many jobs instead of seconds")
     add("--only", default="*", metavar="PATTERN", help="cells by name, as in '*, 32 clients'")
     add("--variants", default=_VARIANTS, metavar="NAMES", help="of the worker")
@@ -83,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 async def _run(options: argparse.Namespace) -> None:
     report = Report(describe_machine())
     names_soak = options.soak is not None or options.jobs is not None
-    names_none = not (options.real or options.ceiling or options.recovery or names_soak)
+    names_none = not (options.real or options.ceiling or names_soak)
     if options.all or names_none:
         chosen = _choose(grid.cells(), options)
         results = await grid.run_grid(chosen, options.variants.split(","))
@@ -105,12 +99,6 @@ async def _run(options: argparse.Namespace) -> None:
         seconds = options.soak or (_SOAK_BY_JOBS_S if options.jobs else _SOAK_S)
         figures = await run_soak(seconds, options.jobs or sys.maxsize)
         report.add_figures("soak", "Soak: 1 text, 32 clients, at full rate", figures)
-        report.write(options.out)
-
-    if options.all or options.recovery:
-        for number, name in _ENDS.items():
-            figures = await run_recovery(number)
-            report.add_figures(f"recovery-{number.name}", f"The engine {name}", figures)
         report.write(options.out)
 
 

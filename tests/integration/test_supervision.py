@@ -122,15 +122,6 @@ def test_an_engine_that_is_killed_while_idle_is_started_again(lasting: Stack) ->
     assert lasting.engine().pid != engine.pid
 
 
-def test_an_engine_that_stops_is_killed_and_its_jobs_are_answered(lasting: Stack) -> None:
-    lasting.answer(["it is up"])
-    engine = lasting.engine()
-    engine.suspend()
-    jobs = [[f"job {number}"] for number in range(12)]
-    assert all(map(is_right, lasting.answers(jobs), jobs))
-    assert psutil.wait_procs([engine], timeout=BOUND_S)[1] == []
-
-
 @pytest.mark.parametrize(("restarts", "code"), [("0", 503), ("1", 500)])
 def test_an_engine_that_keeps_ending_ends_the_worker(
     tmp_path: Path, restarts: str, code: int

@@ -1,0 +1,15 @@
+"""The short form of `make chaos`: whatever ends, hangs or breaks, every job has one honest end."""
+
+import pytest
+
+from chaos.scenarios import SHORT, SUITES, run_suite
+
+
+@pytest.mark.parametrize("name", SUITES)
+async def test_no_job_is_lost_or_answered_wrongly_or_twice(name: str) -> None:
+    suite = SUITES[name]
+    found = {
+        outcome.scenario.name: list(outcome.faults())
+        async for outcome in run_suite(suite, SHORT, suite.short, quick=True)
+    }
+    assert found == {scenario.name: [] for scenario in suite.short}
