@@ -5,6 +5,8 @@ import pytest
 from chaos.scenarios import SHORT, SUITES, run_suite
 
 
+# The real engine is loaded twice, and a lost job is waited for.
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", SUITES)
 async def test_no_job_is_lost_or_answered_wrongly_or_twice(name: str) -> None:
     suite = SUITES[name]
