@@ -22,6 +22,8 @@ from infinity_worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
+_MODEL = "/models/"
+
 T = TypeVar("T")
 
 
@@ -95,7 +97,10 @@ async def handle_openai_route(
             return [await embed(EmbeddingRequest.from_openai(body), worker, record)]
         case "/models":
             record.route = "/v1/models"
-            return [await list_models(worker)]
+            return [await worker.catalogue.listing()]
+        case path if path.startswith(_MODEL):
+            record.route = "/v1/models/{model}"
+            return [await worker.catalogue.entry(path.removeprefix(_MODEL))]
         case _:
             raise RouteNotFound("no such route: /v1/embeddings and /v1/models are served")
 
@@ -110,23 +115,6 @@ async def handle_standard_format(
         InfinityError: the engine could not answer.
     """
     return await embed(EmbeddingRequest.from_standard(job_input), worker, record)
-
-
-async def list_models(worker: Worker) -> JsonObject:
-    """List the served models in OpenAI's shape, with what each can do."""
-    return {
-        "object": "list",
-        "data": [
-            {
-                "id": model.name,
-                "object": "model",
-                "created": model.created,
-                "owned_by": "infinity",
-                "capabilities": sorted(model.capabilities),
-            }
-            for model in await worker.client.models()
-        ],
-    }
 
 
 def _canonical(route: object) -> str:

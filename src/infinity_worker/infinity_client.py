@@ -115,6 +115,10 @@ class Model:
     capabilities: frozenset[str]
     created: int = 0
 
+    def can(self, capability: str) -> bool:
+        """Tell whether the model has a capability, in the engine's words."""
+        return capability in self.capabilities
+
     def takes(self, modality: Modality) -> bool:
         """Tell whether the model embeds this modality."""
         return _CAPABILITY[modality] in self.capabilities

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from infinity_worker.batching import Batcher
 from infinity_worker.cache import EmbeddingCache
+from infinity_worker.catalogue import Catalogue
 from infinity_worker.images import ImageReader
 from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.time_limit import TimeLimit
@@ -17,6 +18,7 @@ class Worker:
 
     Attributes:
         client: the engine.
+        catalogue: finds the model that a request means.
         batcher: sends the items of many jobs to the engine together.
         cache: remembers embeddings of texts.
         counters: token counters by served name; a model without one has its usage from the engine.
@@ -26,6 +28,7 @@ class Worker:
     """
 
     client: InfinityClient
+    catalogue: Catalogue
     batcher: Batcher
     cache: EmbeddingCache = field(default_factory=lambda: EmbeddingCache(0))
     counters: Mapping[str, TokenCounter] = field(default_factory=dict)
