@@ -98,6 +98,24 @@ class Batcher:
         lane = self._lane(Kind(model, "image", together=True))
         return await self._answered(lane, Ticket([uri], [pixels]))
 
+    async def score(
+        self, scorer: Embedder, model: str, items: Sequence[str], sizes: Sequence[int] | None = None
+    ) -> EmbeddingBatch:
+        """Have one job's texts scored, in requests of its own, within the same bounds.
+
+        Args:
+            scorer: where the requests go.
+            model: a served name.
+            items: any number of texts.
+            sizes: what each counts towards a request's limit; its characters if not given.
+
+        Raises:
+            InfinityError: the engine could not answer; `item` says for which one, if that is known.
+        """
+        kind = Kind(model, "text", together=False)
+        lane = Lane(scorer, self._watch, self._quarantine, kind, self._under_way)
+        return await self._answered(lane, Ticket(items, sizes, alone=True))
+
     def _lane(self, kind: Kind) -> Lane:
         lane = self._lanes.get(kind)
         if lane is None:

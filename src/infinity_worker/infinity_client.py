@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import aiohttp
 import numpy as np
@@ -210,7 +210,7 @@ class InfinityClient:
             InfinityError: the engine could not answer.
         """
         if timeout_s is None:
-            timeout_s = deadline_s(self._timeout_s, inputs, modality)
+            timeout_s = self.deadline_s(inputs, modality)
         payload = {
             "model": model,
             "input": inputs,
@@ -222,6 +222,18 @@ class InfinityClient:
         batch = _parse_embeddings(answer, len(inputs))
         self._answers[model] += 1
         return batch
+
+    async def ask(self, path: str, payload: Mapping[str, object], timeout_s: float) -> Any:
+        """Post to one of the engine's other routes; the answer's JSON, whatever it is.
+
+        Raises:
+            InfinityError: the engine could not answer.
+        """
+        return await self._request("POST", path, timeout_s, payload)
+
+    def deadline_s(self, inputs: Sequence[str], modality: Modality) -> float:
+        """How many seconds a request with these inputs may take; see `deadline_s`."""
+        return deadline_s(self._timeout_s, inputs, modality)
 
     async def _request(
         self,

@@ -221,12 +221,18 @@ def _read_item(value: object, param: str, modality: Modality | None) -> Item:
             f"{param}: its shape says {shown}, the request says that all items are {modality}s",
             param,
         )
-    if not content.isascii():
-        _check_unicode(content, param)
+    check_unicode(content, param)
     return Item(shown or modality or detect_modality(content), content)
 
 
-def _check_unicode(value: str, param: str) -> None:
+def check_unicode(value: str, param: str) -> None:
+    """Refuse half a surrogate pair, which UTF-8 cannot write.
+
+    Raises:
+        InvalidRequest: names the place.
+    """
+    if value.isascii():
+        return
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from corpus import data_uri, encoded, picture
-from fakes.fake_engine import FakeEngine, embedding_of
+from fakes.fake_engine import MODELS, FakeEngine, embedding_of
 from infinity_worker.batching import Batcher
 from infinity_worker.catalogue import Catalogue
 from infinity_worker.demo import models
@@ -47,7 +47,7 @@ async def test_the_openai_route_answers_a_list_of_one(worker: Worker, route: str
 @pytest.mark.parametrize("route", ["/v1/models", "/models"])
 async def test_models_are_listed(worker: Worker, route: str, body: object) -> None:
     result: Any = await answer(worker, openai(route, body))
-    assert [entry["id"] for entry in result[0]["data"]] == ["fake-text", "fake-clip"]
+    assert [entry["id"] for entry in result[0]["data"]] == list(MODELS)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,9 @@ async def test_an_alias_is_answered_by_its_model(client: InfinityClient) -> None
     one: Any = await answer(worker, openai("/v1/models/text-embedding-3-small"))
     assert one == [listed[0]["data"][1]]
     unknown: Any = await answer(worker, openai("/v1/models/gpt"))
-    assert "fake-text, fake-clip, text-embedding-3-small" in unknown[0]["error"]["message"]
+    assert (
+        "fake-clip, fake-rank, fake-class, text-embedding-3-small" in unknown[0]["error"]["message"]
+    )
 
 
 async def test_texts_that_would_be_cut_are_refused_for_who_wants_none_cut(
