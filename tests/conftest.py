@@ -26,6 +26,8 @@ async def client(engine: FakeEngine) -> AsyncIterator[InfinityClient]:
 
 
 @pytest.fixture
-def worker(client: InfinityClient) -> Worker:
+async def worker(client: InfinityClient) -> AsyncIterator[Worker]:
     """What a handler needs, in front of `engine`."""
-    return Worker(client, Catalogue(client), Batcher(client))
+    worker = Worker(client, Catalogue(client), Batcher(client))
+    yield worker
+    await worker.close()

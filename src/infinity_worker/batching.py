@@ -84,19 +84,22 @@ class Batcher:
         lane = self._lane(Kind(model, modality, together))
         return await self._answered(lane, Ticket(items, alone=alone or not together))
 
-    async def embed_image(self, model: str, uri: str, pixels: int) -> EmbeddingBatch:
-        """Embed one image, in one request with others that wait, of whichever jobs.
+    async def embed_one(
+        self, model: str, modality: Modality, uri: str, size: int
+    ) -> EmbeddingBatch:
+        """Embed one image or recording, together with others that wait, of whichever jobs.
 
         Args:
             model: a served name.
-            uri: the image as a data URI.
-            pixels: of the picture; a request carries only so many.
+            modality: which of the two it is.
+            uri: the thing itself as a data URI.
+            size: pixels of an image, bytes of a recording; a request carries only so many.
 
         Raises:
             InfinityError: the engine could not answer.
         """
-        lane = self._lane(Kind(model, "image", together=True))
-        return await self._answered(lane, Ticket([uri], [pixels]))
+        lane = self._lane(Kind(model, modality, together=True))
+        return await self._answered(lane, Ticket([uri], [size]))
 
     async def score(
         self, scorer: Embedder, model: str, items: Sequence[str], sizes: Sequence[int] | None = None

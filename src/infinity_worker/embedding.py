@@ -22,15 +22,15 @@ from infinity_worker.response import embedding_response
 from infinity_worker.schema import EmbeddingRequest
 from infinity_worker.tokens import TokenCounter
 from infinity_worker.turns import SMALL_ITEMS
-from infinity_worker.utils import JsonObject
+from infinity_worker.utils import JsonObject, Modality
 from infinity_worker.worker import Worker
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-# Images of one job that are fetched, decoded or embedded at a time: a job of thousands must not
-# keep the others' waiting.
-IMAGES_AT_ONCE = 32
+# Images or recordings of one job that are fetched, decoded or embedded at a time: a job of
+# thousands must not keep the others' waiting.
+MEDIA_AT_ONCE = 32
 
 
 async def embed(request: EmbeddingRequest, worker: Worker, record: JobRecord) -> JsonObject:
@@ -52,7 +52,7 @@ async def embed(request: EmbeddingRequest, worker: Worker, record: JobRecord) ->
         [
             _embed_texts(part, model.name, request, worker)
             if part.modality == "text"
-            else _embed_images(part, model.name, request, worker)
+            else _embed_media(part, model.name, request, worker)
             for part in split(request.items, request.positions)
         ]
     )
@@ -60,7 +60,8 @@ async def embed(request: EmbeddingRequest, worker: Worker, record: JobRecord) ->
     embeddings = merge(answers, request.failures)
     record.cached = sum(answer.cached for answer in answers)
     record.images = embeddings.images
-    record.texts = len(embeddings.encoded) - embeddings.images
+    record.recordings = embeddings.recordings
+    record.texts = len(embeddings.encoded) - embeddings.images - embeddings.recordings
     record.failed = len(embeddings.failures)
     record.tokens = embeddings.text_tokens
     return embedding_response(request, model.name, embeddings)
@@ -92,10 +93,10 @@ async def _embed_texts(
     return PartAnswer("text", part.positions, batch, tokens, hits)
 
 
-async def _embed_images(
+async def _embed_media(
     part: Part, model: str, request: EmbeddingRequest, worker: Worker
 ) -> PartAnswer:
-    """Embed images, each as soon as it is verified; the same one twice is embedded once."""
+    """Embed images or recordings, each as soon as it is checked; equal ones once."""
     first: dict[str, int] = {}
     for position, source in zip(part.positions, part.contents, strict=True):
         first.setdefault(source, position)
@@ -105,7 +106,7 @@ async def _embed_images(
     async def embed_some() -> None:
         for source in todo:
             try:
-                found[source] = await _embed_image(source, model, worker)
+                found[source] = await _embed_one(source, part.modality, model, worker)
             except RequestError as error:
                 if request.on_error == "fail":
                     raise _named(error, request.param(first[source])) from None
@@ -114,7 +115,7 @@ async def _embed_images(
                 error.param = request.param(first[source])
                 raise
 
-    await _all_or_none([embed_some() for _ in range(min(IMAGES_AT_ONCE, len(first)))])
+    await _all_or_none([embed_some() for _ in range(min(MEDIA_AT_ONCE, len(first)))])
     good: list[int] = []
     batches: list[EmbeddingBatch] = []
     failures: dict[int, RequestError] = {}
@@ -125,13 +126,14 @@ async def _embed_images(
         else:
             good.append(position)
             batches.append(outcome)
-    return PartAnswer("image", good, _joined(batches), failures=failures)
+    return PartAnswer(part.modality, good, _joined(batches), failures=failures)
 
 
-async def _embed_image(source: str, model: str, worker: Worker) -> EmbeddingBatch:
-    async with worker.images.read(source) as image:
+async def _embed_one(source: str, modality: Modality, model: str, worker: Worker) -> EmbeddingBatch:
+    reader = worker.images if modality == "image" else worker.audio
+    async with reader.read(source) as thing:
         try:
-            return await worker.batcher.embed_image(model, image.uri, image.pixels)
+            return await worker.batcher.embed_one(model, modality, thing.uri, thing.size)
         except InfinityRejected as error:
             raise InvalidRequest(str(error)) from None
 

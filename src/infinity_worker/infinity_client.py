@@ -42,7 +42,11 @@ _KEEPALIVE_S = 4.0
 _READ_BUFFER_BYTES = 4 << 20
 _JSON = {"Content-Type": "application/json"}
 # What the engine calls a capability, by what callers call the modality.
-_CAPABILITY: Mapping[Modality, str] = {"text": "embed", "image": "image_embed"}
+_CAPABILITY: Mapping[Modality, str] = {
+    "text": "embed",
+    "image": "image_embed",
+    "audio": "audio_embed",
+}
 
 
 class InfinityError(Exception):
@@ -277,9 +281,9 @@ def deadline_s(base_s: float, inputs: Sequence[str], modality: Modality) -> floa
     """How many seconds a request may take: the base, and an allowance for what it carries.
 
     For texts 25 ms each and 0.1 ms for each character, at most 51 s and 100 s in a request that the
-    worker sends; for images 1 s each, at most 32 s.
+    worker sends; for images and recordings 1 s each, at most 32 s.
     """
-    if modality == "image":
+    if modality != "text":
         return base_s + _IMAGE_S * len(inputs)
     return base_s + _TEXT_S * len(inputs) + _CHAR_S * sum(map(len, inputs))
 

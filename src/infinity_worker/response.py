@@ -31,7 +31,7 @@ def embedding_response(
 
     Each `embedding` is a base64 string, or an array that orjson writes as JSON numbers; where
     several types are asked for, an object of those by type. Images add no tokens; a response to a
-    request with images says how many in `usage.images`.
+    request with images says how many in `usage.images`, one with recordings in `usage.audio`.
 
     Raises:
         InvalidRequest: more dimensions are asked for than the model has.
@@ -39,6 +39,8 @@ def embedding_response(
     usage = {"prompt_tokens": embeddings.text_tokens, "total_tokens": embeddings.text_tokens}
     if embeddings.images:
         usage["images"] = embeddings.images
+    if embeddings.recordings:
+        usage["audio"] = embeddings.recordings
     formatted = _of_all_types(request, embeddings) if embeddings.encoded else ()
     return {
         "object": "list",

@@ -17,11 +17,16 @@ _EVERYWHERE: Mapping[str, Modality | None] = {
     "images": "image",
     "messages": None,
 }
-_STANDARD: Mapping[str, Modality | None] = {**_EVERYWHERE, "text": "text", "image": "image"}
+_STANDARD: Mapping[str, Modality | None] = {
+    **_EVERYWHERE,
+    "text": "text",
+    "image": "image",
+    "audio": "audio",
+}
 
 
 class Item(NamedTuple):
-    """One thing to embed: a text, or an image as a data URI, a URL or raw base64."""
+    """One thing to embed: a text, or an image or recording as a data URI, a URL or base64."""
 
     modality: Modality
     content: str

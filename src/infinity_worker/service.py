@@ -4,6 +4,7 @@ import gc
 import logging
 from collections.abc import Mapping
 
+from infinity_worker.audio import AudioReader
 from infinity_worker.batching import Batcher
 from infinity_worker.cache import EmbeddingCache
 from infinity_worker.catalogue import Catalogue
@@ -49,6 +50,7 @@ class Service:
             else CanaryWatch(self._client, canary_s)
         )
         counters = load_counters(settings)
+        fetcher = _fetcher(settings)
         self._worker = Worker(
             self._client,
             _catalogue(self._client, settings, counters),
@@ -60,7 +62,10 @@ class Service:
             ),
             EmbeddingCache(settings.cache_mb * 1_000_000),
             counters,
-            _image_reader(settings),
+            ImageReader(
+                fetcher, max_bytes=settings.image_max_bytes, max_pixels=settings.image_max_pixels
+            ),
+            AudioReader(fetcher, max_bytes=settings.image_max_bytes),
             settings.max_items,
             TimeLimit(settings.job_timeout_s),
         )
@@ -108,15 +113,12 @@ class Service:
         await self._worker.close()
 
 
-def _image_reader(settings: Settings) -> ImageReader:
-    fetcher = Fetcher(
+def _fetcher(settings: Settings) -> Fetcher:
+    return Fetcher(
         max_bytes=settings.image_max_bytes,
         timeout_s=settings.image_fetch_timeout_s,
         at_once=settings.image_fetches,
         allowed_hosts=settings.image_allowed_hosts,
-    )
-    return ImageReader(
-        fetcher, max_bytes=settings.image_max_bytes, max_pixels=settings.image_max_pixels
     )
 
 

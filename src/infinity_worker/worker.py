@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from infinity_worker.audio import AudioReader
 from infinity_worker.batching import Batcher
 from infinity_worker.cache import EmbeddingCache
 from infinity_worker.catalogue import Catalogue
@@ -23,6 +24,7 @@ class Worker:
         cache: remembers embeddings of texts.
         counters: token counters by served name; a model without one has its usage from the engine.
         images: fetches and verifies images.
+        audio: fetches and checks recordings.
         max_items: the most items in one request.
         time_limit: of each job, waiting included.
     """
@@ -33,6 +35,7 @@ class Worker:
     cache: EmbeddingCache = field(default_factory=lambda: EmbeddingCache(0))
     counters: Mapping[str, TokenCounter] = field(default_factory=dict)
     images: ImageReader = field(default_factory=ImageReader)
+    audio: AudioReader = field(default_factory=AudioReader)
     max_items: int = 10_000
     time_limit: TimeLimit = field(default_factory=lambda: TimeLimit(480.0))
 
@@ -40,3 +43,4 @@ class Worker:
         """End its connections and threads."""
         await self.client.close()
         await self.images.close()
+        await self.audio.close()

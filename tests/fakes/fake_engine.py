@@ -35,6 +35,7 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     "fake-clip": ("embed", "image_embed"),
     "fake-rank": ("rerank",),
     "fake-class": ("classify",),
+    "fake-clap": ("embed", "audio_embed"),
 }
 MODES = (
     "ok",

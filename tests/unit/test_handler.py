@@ -19,6 +19,7 @@ from infinity_worker.worker import Worker
 
 IMAGE = data_uri(encoded(picture(), "PNG"))
 OTHER = data_uri(encoded(picture(40), "PNG"))
+SOUND = data_uri(b"RIFF\x24\0\0\0WAVEfmt " + bytes(28), "audio/wav")
 BROKEN = data_uri(encoded(picture(), "PNG")[:300])
 
 
@@ -91,6 +92,35 @@ async def test_the_same_image_twice_is_embedded_once(engine: FakeEngine, worker:
     assert result["usage"]["images"] == 3
     sent = [item for request in engine.requests for item in request["input"]]
     assert sorted(sent) == sorted({"a", IMAGE, OTHER})
+
+
+async def test_recordings_are_handed_on_to_models_that_take_them(
+    engine: FakeEngine, worker: Worker
+) -> None:
+    job: dict[str, Any] = {"input": ["a", SOUND, {"audio": SOUND}], "model": "fake-clap"}
+    result: Any = await answer(worker, job)
+    assert vectors(result) == [list(embedding_of(item)) for item in ("a", SOUND, SOUND)]
+    assert result["usage"] == {"prompt_tokens": 1, "total_tokens": 1, "audio": 2}
+    assert {request["modality"] for request in engine.requests} == {"text", "audio"}
+    elsewhere: Any = await answer(worker, job | {"model": "fake-clip"})
+    assert elsewhere["error"]["message"] == (
+        "input[1]: the model fake-clip does not embed audio; served models that do: fake-clap"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sound", "code", "words"),
+    [
+        ("data:audio/wav;base64,AAAA", 400, "not a recording"),
+        ("data:audio/wav;base64,", 400, "empty"),
+        ("http://127.0.0.1:1/a.wav", 400, "public address"),
+        (data_uri(b"RIFF0000WAVE" + bytes(20_000_000), "audio/wav"), 413, "20,000,000"),
+    ],
+)
+async def test_what_is_no_recording(worker: Worker, sound: str, code: int, words: str) -> None:
+    result: Any = await answer(worker, {"audio": sound, "model": "fake-clap"})
+    assert (result["error"]["code"], result["error"]["param"]) == (code, "audio[0]")
+    assert words in result["error"]["message"]
 
 
 async def test_images_of_several_jobs_share_an_engine_request(
@@ -213,9 +243,7 @@ async def test_an_alias_is_answered_by_its_model(client: InfinityClient) -> None
     one: Any = await answer(worker, openai("/v1/models/text-embedding-3-small"))
     assert one == [listed[0]["data"][1]]
     unknown: Any = await answer(worker, openai("/v1/models/gpt"))
-    assert (
-        "fake-clip, fake-rank, fake-class, text-embedding-3-small" in unknown[0]["error"]["message"]
-    )
+    assert "fake-clap, text-embedding-3-small" in unknown[0]["error"]["message"]
 
 
 async def test_texts_that_would_be_cut_are_refused_for_who_wants_none_cut(

@@ -43,10 +43,11 @@ async def test_the_engine_is_asked_for_base64(engine: FakeEngine, client: Infini
 
 
 async def test_models_carry_their_capabilities(client: InfinityClient) -> None:
-    text, clip, rank, classes = await client.models()
+    text, clip, rank, classes, clap = await client.models()
     assert (text.name, text.takes("text"), text.takes("image")) == ("fake-text", True, False)
     assert (clip.name, clip.takes("text"), clip.takes("image")) == ("fake-clip", True, True)
     assert (rank.name, rank.takes("text"), rank.can("rerank")) == ("fake-rank", False, True)
+    assert (clap.name, clap.takes("audio"), clap.takes("image")) == ("fake-clap", True, False)
     assert (classes.name, classes.can("classify")) == ("fake-class", True)
 
 

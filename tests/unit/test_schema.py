@@ -86,7 +86,7 @@ def test_null_options_count_as_absent() -> None:
         ({"input": "a", "dimensions": "12"}, "dimensions", "integer"),
         ({"input": "a", "dimensions": True}, "dimensions", "integer"),
         ({"input": "a", "model": 3}, "model", "string"),
-        ({"input": "a", "modality": "video"}, "modality", "'text' or 'image'"),
+        ({"input": "a", "modality": "video"}, "modality", "'text', 'image' or 'audio'"),
         ({"text": "a", "modality": "image"}, "modality", "contradicts"),
     ],
 )
