@@ -17,6 +17,12 @@ def test_the_readme_lists_every_setting_and_no_other() -> None:
     assert listed | {"RUNPOD_ENDPOINT_ID"} == read
 
 
+def test_the_tests_that_the_documents_name_exist() -> None:
+    for document in DOCUMENTS:
+        for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", document.read_text()):
+            assert re.search(rf"def {name}\(", (ROOT / file).read_text()), f"{file}::{name}"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_internal_link_leads_somewhere(document: object) -> None:
     path = ROOT / str(document)

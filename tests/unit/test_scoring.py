@@ -137,3 +137,40 @@ async def test_an_engine_that_answers_nonsense(
     body = {"query": "a", "documents": ["b", "c"]} if route == "rerank" else {"input": ["b", "c"]}
     result = await answer(worker, {"openai_route": f"/v1/{route}", "openai_input": body})
     assert result["error"]["code"] == 502
+
+
+OFFICIAL: list[tuple[object, str]] = [
+    ({"model": "YOUR_DEPLOYED_MODEL_NAME", "input": "Hello, world!"}, "list"),
+    ({"model": "YOUR_DEPLOYED_MODEL_NAME", "input": ["Hello, world!", "This is a test."]}, "list"),
+    (
+        {
+            "query": "Where is paris?",
+            "docs": ["Paris is in France", "Rome is in Italy"],
+            "model": "mixedbread-ai/mxbai-rerank-xsmall-v1",
+        },
+        "rerank",
+    ),
+]
+
+
+@pytest.mark.parametrize(("job_input", "kind"), OFFICIAL)
+async def test_the_official_workers_own_examples(
+    client: InfinityClient, job_input: dict[str, Any], kind: str
+) -> None:
+    """The requests of its README, word for word (runpod-workers/worker-infinity-embedding)."""
+    aliases = {
+        "YOUR_DEPLOYED_MODEL_NAME": "fake-text",
+        "mixedbread-ai/mxbai-rerank-xsmall-v1": "fake-rank",
+    }
+    worker = Worker(client, Catalogue(client, aliases=aliases), Batcher(client))
+    result = await answer(worker, job_input)
+    assert result["object"] == kind
+    assert result["usage"].keys() == {"prompt_tokens", "total_tokens"}
+    if kind == "rerank":
+        assert [each["index"] for each in result["results"]] == [0, 1]
+    else:
+        assert [each.keys() for each in result["data"]]
+        (same,) = await answer(
+            worker, {"openai_route": "/v1/embeddings", "openai_input": job_input}
+        )
+        assert same["usage"] == result["usage"]
