@@ -11,6 +11,14 @@ from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.worker import Worker
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and those that share the real stack in one too."""
+    for item in items:
+        folder = item.path.parent.name
+        group = folder if folder == "e2e" else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 async def engine() -> AsyncIterator[FakeEngine]:
     """A fake engine of this test's own."""
