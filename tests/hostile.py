@@ -22,6 +22,10 @@ VALID: list[dict[str, Any]] = [
     {"input": [{"content": [{"type": "text", "text": "a"}]}]},
     {"openai_route": "/v1/embeddings", "openai_input": {"input": ["a", "b"], "user": "u"}},
     {"openai_route": "/v1/models", "openai_input": {}},
+    {"query": "a", "documents": ["a", {"text": "b"}], "top_n": 1, "return_documents": True},
+    {"openai_route": "/v1/classify", "openai_input": {"input": ["a", "b"], "raw_scores": True}},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
+    {"texts": ["a"], "embedding_types": ["float", "int8", "binary"], "input_type": "search_query"},
 ]
 
 

@@ -84,19 +84,40 @@ class Batcher:
         lane = self._lane(Kind(model, modality, together))
         return await self._answered(lane, Ticket(items, alone=alone or not together))
 
-    async def embed_image(self, model: str, uri: str, pixels: int) -> EmbeddingBatch:
-        """Embed one image, in one request with others that wait, of whichever jobs.
+    async def embed_one(
+        self, model: str, modality: Modality, uri: str, size: int
+    ) -> EmbeddingBatch:
+        """Embed one image or recording, together with others that wait, of whichever jobs.
 
         Args:
             model: a served name.
-            uri: the image as a data URI.
-            pixels: of the picture; a request carries only so many.
+            modality: which of the two it is.
+            uri: the thing itself as a data URI.
+            size: pixels of an image, bytes of a recording; a request carries only so many.
 
         Raises:
             InfinityError: the engine could not answer.
         """
-        lane = self._lane(Kind(model, "image", together=True))
-        return await self._answered(lane, Ticket([uri], [pixels]))
+        lane = self._lane(Kind(model, modality, together=True))
+        return await self._answered(lane, Ticket([uri], [size]))
+
+    async def score(
+        self, scorer: Embedder, model: str, items: Sequence[str], sizes: Sequence[int] | None = None
+    ) -> EmbeddingBatch:
+        """Have one job's texts scored, in requests of its own, within the same bounds.
+
+        Args:
+            scorer: where the requests go.
+            model: a served name.
+            items: any number of texts.
+            sizes: what each counts towards a request's limit; its characters if not given.
+
+        Raises:
+            InfinityError: the engine could not answer; `item` says for which one, if that is known.
+        """
+        kind = Kind(model, "text", together=False)
+        lane = Lane(scorer, self._watch, self._quarantine, kind, self._under_way)
+        return await self._answered(lane, Ticket(items, sizes, alone=True))
 
     def _lane(self, kind: Kind) -> Lane:
         lane = self._lanes.get(kind)

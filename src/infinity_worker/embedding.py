@@ -2,33 +2,35 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
-from infinity_worker.errors import InvalidRequest, ModelNotFound, RequestError
+from infinity_worker.errors import InvalidRequest, RequestError
 from infinity_worker.infinity_client import (
     EmbeddingBatch,
     InfinityBadResponse,
     InfinityError,
     InfinityRejected,
-    Model,
 )
 from infinity_worker.logs import JobRecord
 from infinity_worker.parts import Part, PartAnswer, check_count, merge, split, unfit
+from infinity_worker.prompts import prefix
 from infinity_worker.response import embedding_response
 from infinity_worker.schema import EmbeddingRequest
+from infinity_worker.tokens import TokenCounter
 from infinity_worker.turns import SMALL_ITEMS
-from infinity_worker.utils import JsonObject
+from infinity_worker.utils import JsonObject, Modality
 from infinity_worker.worker import Worker
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-# Images of one job that are fetched, decoded or embedded at a time: a job of thousands must not
-# keep the others' waiting.
-IMAGES_AT_ONCE = 32
+# Images or recordings of one job that are fetched, decoded or embedded at a time: a job of
+# thousands must not keep the others' waiting.
+MEDIA_AT_ONCE = 32
 
 
 async def embed(request: EmbeddingRequest, worker: Worker, record: JobRecord) -> JsonObject:
@@ -39,16 +41,18 @@ async def embed(request: EmbeddingRequest, worker: Worker, record: JobRecord) ->
         InfinityError: the engine could not answer.
     """
     check_count(request, worker.max_items)
-    models = await worker.client.models()
-    model = _choose_model(request.model, models)
-    request = request.without(unfit(request, model, models))
+    model = await worker.catalogue.choose(request.model, "embed")
+    request = _prefixed(request, prefix(worker.catalogue.prompts(model), *request.prompting))
+    request = request.without(unfit(request, model, await worker.client.models()))
+    if not request.cuts:
+        request = request.without(await _too_long(request, worker.counters.get(model.name)))
     record.model, record.encoding = model.name, request.encoding_format
     asked_at = time.perf_counter()
     answers = await _all_or_none(
         [
             _embed_texts(part, model.name, request, worker)
             if part.modality == "text"
-            else _embed_images(part, model.name, request, worker)
+            else _embed_media(part, model.name, request, worker)
             for part in split(request.items, request.positions)
         ]
     )
@@ -56,7 +60,8 @@ async def embed(request: EmbeddingRequest, worker: Worker, record: JobRecord) ->
     embeddings = merge(answers, request.failures)
     record.cached = sum(answer.cached for answer in answers)
     record.images = embeddings.images
-    record.texts = len(embeddings.encoded) - embeddings.images
+    record.recordings = embeddings.recordings
+    record.texts = len(embeddings.encoded) - embeddings.images - embeddings.recordings
     record.failed = len(embeddings.failures)
     record.tokens = embeddings.text_tokens
     return embedding_response(request, model.name, embeddings)
@@ -88,10 +93,10 @@ async def _embed_texts(
     return PartAnswer("text", part.positions, batch, tokens, hits)
 
 
-async def _embed_images(
+async def _embed_media(
     part: Part, model: str, request: EmbeddingRequest, worker: Worker
 ) -> PartAnswer:
-    """Embed images, each as soon as it is verified; the same one twice is embedded once."""
+    """Embed images or recordings, each as soon as it is checked; equal ones once."""
     first: dict[str, int] = {}
     for position, source in zip(part.positions, part.contents, strict=True):
         first.setdefault(source, position)
@@ -101,7 +106,7 @@ async def _embed_images(
     async def embed_some() -> None:
         for source in todo:
             try:
-                found[source] = await _embed_image(source, model, worker)
+                found[source] = await _embed_one(source, part.modality, model, worker)
             except RequestError as error:
                 if request.on_error == "fail":
                     raise _named(error, request.param(first[source])) from None
@@ -110,7 +115,7 @@ async def _embed_images(
                 error.param = request.param(first[source])
                 raise
 
-    await _all_or_none([embed_some() for _ in range(min(IMAGES_AT_ONCE, len(first)))])
+    await _all_or_none([embed_some() for _ in range(min(MEDIA_AT_ONCE, len(first)))])
     good: list[int] = []
     batches: list[EmbeddingBatch] = []
     failures: dict[int, RequestError] = {}
@@ -121,13 +126,14 @@ async def _embed_images(
         else:
             good.append(position)
             batches.append(outcome)
-    return PartAnswer("image", good, _joined(batches), failures=failures)
+    return PartAnswer(part.modality, good, _joined(batches), failures=failures)
 
 
-async def _embed_image(source: str, model: str, worker: Worker) -> EmbeddingBatch:
-    async with worker.images.read(source) as image:
+async def _embed_one(source: str, modality: Modality, model: str, worker: Worker) -> EmbeddingBatch:
+    reader = worker.images if modality == "image" else worker.audio
+    async with reader.read(source) as thing:
         try:
-            return await worker.batcher.embed_image(model, image.uri, image.pixels)
+            return await worker.batcher.embed_one(model, modality, thing.uri, thing.size)
         except InfinityRejected as error:
             raise InvalidRequest(str(error)) from None
 
@@ -164,14 +170,40 @@ async def _both(
         task.cancel()
 
 
-def _choose_model(name: str | None, models: Sequence[Model]) -> Model:
-    if name is None:
-        return models[0]
-    for model in models:
-        if model.name == name:
-            return model
-    served = ", ".join(model.name for model in models)
-    raise ModelNotFound(f"model: this name is not served; served are: {served}", "model")
+def _prefixed(request: EmbeddingRequest, put_before: str) -> EmbeddingRequest:
+    """The request with something before each of its texts."""
+    if not put_before:
+        return request
+    items = tuple(
+        item if item.modality != "text" else item._replace(content=put_before + item.content)
+        for item in request.items
+    )
+    return replace(request, items=items)
+
+
+async def _too_long(
+    request: EmbeddingRequest, counter: TokenCounter | None
+) -> Mapping[int, RequestError]:
+    """The texts that the model would cut, for a caller who wants none cut."""
+    if counter is None:
+        raise InvalidRequest(
+            "truncate: whether a text is too long cannot be told for this model: leave it out",
+            "truncate",
+        )
+    texts = [
+        (at, item.content)
+        for at, item in zip(request.positions, request.items, strict=True)
+        if item.modality == "text"
+    ]
+    cut = await counter.cut([text for _, text in texts])
+    return {
+        (at := texts[place][0]): InvalidRequest(
+            f"{request.param(at)}: the text has more than the {counter.max_tokens} tokens that "
+            "the model reads: split it, or allow truncation",
+            request.param(at),
+        )
+        for place in cut
+    }
 
 
 async def _all_or_none(calls: Sequence[Coroutine[object, object, T]]) -> list[T]:

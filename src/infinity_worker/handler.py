@@ -4,6 +4,7 @@ A job's `input` is one of two things:
 
     {"openai_route": "/v1/embeddings", "openai_input": {…}}   from /openai/v1/*   → [result]
     {"input" | "text" | "image": …}                           from /run, /runsync → result
+    {"query": …, "documents" | "docs": …}                     likewise
 """
 
 import logging
@@ -16,11 +17,16 @@ from infinity_worker.infinity_client import InfinityError
 from infinity_worker.logs import JobRecord, place_of
 from infinity_worker.results import JobResult
 from infinity_worker.schema import EmbeddingRequest
+from infinity_worker.scoring import classify, rerank
+from infinity_worker.scoring_schema import ClassifyRequest, RerankRequest
 from infinity_worker.time_limit import TimeIsUpError
 from infinity_worker.utils import JsonObject, create_error_response
 from infinity_worker.worker import Worker
 
 log = logging.getLogger(__name__)
+
+ROUTES = ("/v1/embeddings", "/v1/rerank", "/v1/classify", "/v1/models")
+_MODEL = "/models/"
 
 T = TypeVar("T")
 
@@ -93,11 +99,20 @@ async def handle_openai_route(
         case "/embeddings":
             record.route = "/v1/embeddings"
             return [await embed(EmbeddingRequest.from_openai(body), worker, record)]
+        case "/rerank":
+            record.route = "/v1/rerank"
+            return [await rerank(RerankRequest.read(body, worker.max_items), worker, record)]
+        case "/classify":
+            record.route = "/v1/classify"
+            return [await classify(ClassifyRequest.read(body, worker.max_items), worker, record)]
         case "/models":
             record.route = "/v1/models"
-            return [await list_models(worker)]
+            return [await worker.catalogue.listing()]
+        case path if path.startswith(_MODEL):
+            record.route = "/v1/models/{model}"
+            return [await worker.catalogue.entry(path.removeprefix(_MODEL))]
         case _:
-            raise RouteNotFound("no such route: /v1/embeddings and /v1/models are served")
+            raise RouteNotFound(f"no such route: {', '.join(ROUTES)} are served")
 
 
 async def handle_standard_format(
@@ -109,24 +124,9 @@ async def handle_standard_format(
         RequestError: the caller's fault.
         InfinityError: the engine could not answer.
     """
+    if isinstance(job_input, dict) and "query" in job_input:
+        return await rerank(RerankRequest.read(job_input, worker.max_items), worker, record)
     return await embed(EmbeddingRequest.from_standard(job_input), worker, record)
-
-
-async def list_models(worker: Worker) -> JsonObject:
-    """List the served models in OpenAI's shape, with what each can do."""
-    return {
-        "object": "list",
-        "data": [
-            {
-                "id": model.name,
-                "object": "model",
-                "created": model.created,
-                "owned_by": "infinity",
-                "capabilities": sorted(model.capabilities),
-            }
-            for model in await worker.client.models()
-        ],
-    }
 
 
 def _canonical(route: object) -> str:

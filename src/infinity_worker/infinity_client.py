@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import aiohttp
 import numpy as np
@@ -42,7 +42,11 @@ _KEEPALIVE_S = 4.0
 _READ_BUFFER_BYTES = 4 << 20
 _JSON = {"Content-Type": "application/json"}
 # What the engine calls a capability, by what callers call the modality.
-_CAPABILITY: Mapping[Modality, str] = {"text": "embed", "image": "image_embed"}
+_CAPABILITY: Mapping[Modality, str] = {
+    "text": "embed",
+    "image": "image_embed",
+    "audio": "audio_embed",
+}
 
 
 class InfinityError(Exception):
@@ -114,6 +118,10 @@ class Model:
     name: str
     capabilities: frozenset[str]
     created: int = 0
+
+    def can(self, capability: str) -> bool:
+        """Tell whether the model has a capability, in the engine's words."""
+        return capability in self.capabilities
 
     def takes(self, modality: Modality) -> bool:
         """Tell whether the model embeds this modality."""
@@ -206,7 +214,7 @@ class InfinityClient:
             InfinityError: the engine could not answer.
         """
         if timeout_s is None:
-            timeout_s = deadline_s(self._timeout_s, inputs, modality)
+            timeout_s = self.deadline_s(inputs, modality)
         payload = {
             "model": model,
             "input": inputs,
@@ -218,6 +226,18 @@ class InfinityClient:
         batch = _parse_embeddings(answer, len(inputs))
         self._answers[model] += 1
         return batch
+
+    async def ask(self, path: str, payload: Mapping[str, object], timeout_s: float) -> Any:
+        """Post to one of the engine's other routes; the answer's JSON, whatever it is.
+
+        Raises:
+            InfinityError: the engine could not answer.
+        """
+        return await self._request("POST", path, timeout_s, payload)
+
+    def deadline_s(self, inputs: Sequence[str], modality: Modality) -> float:
+        """How many seconds a request with these inputs may take; see `deadline_s`."""
+        return deadline_s(self._timeout_s, inputs, modality)
 
     async def _request(
         self,
@@ -261,9 +281,9 @@ def deadline_s(base_s: float, inputs: Sequence[str], modality: Modality) -> floa
     """How many seconds a request may take: the base, and an allowance for what it carries.
 
     For texts 25 ms each and 0.1 ms for each character, at most 51 s and 100 s in a request that the
-    worker sends; for images 1 s each, at most 32 s.
+    worker sends; for images and recordings 1 s each, at most 32 s.
     """
-    if modality == "image":
+    if modality != "text":
         return base_s + _IMAGE_S * len(inputs)
     return base_s + _TEXT_S * len(inputs) + _CHAR_S * sum(map(len, inputs))
 

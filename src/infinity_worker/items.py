@@ -1,10 +1,12 @@
-"""The shapes in which clients send one item, brought down to a text or an image.
+"""The shapes in which clients send one item, brought down to a text, an image or a recording.
 
 "a text or an image"
 {"text": …}  {"image": …}  {"url": …}  {"bytes": …}                       Jina
 {"type": "text", "text": …}                                               OpenAI, vLLM, Cohere
 {"type": "image_url", "image_url": … or {"url": …}}                       likewise
 {"type": "image_base64", "image_base64": …}                               Voyage
+{"audio": …}  {"type": "audio_url", "audio_url": … or {"url": …}}         Jina, vLLM
+{"type": "input_audio", "input_audio": {"data": …}}                       OpenAI
 {"content": [one of these]}                                               Cohere, Voyage
 """
 
@@ -28,7 +30,12 @@ _MODALITY: Mapping[str, Modality] = {
     "bytes": "image",
     "image_url": "image",
     "image_base64": "image",
+    "audio": "audio",
+    "audio_url": "audio",
+    "input_audio": "audio",
 }
+# Where the content of a field may be an object, the key of it in there.
+_INNER: Mapping[str, str] = {"image_url": "url", "audio_url": "url", "input_audio": "data"}
 
 
 class MalformedItem(ValueError):
@@ -89,8 +96,8 @@ def _from_object(item: Mapping[str, object]) -> tuple[Modality, str]:
         raise MalformedItem(_FUSED)
     name = present[0]
     content = item[name]
-    if name == "image_url" and isinstance(content, dict):
-        content = content.get("url")
+    if isinstance(content, dict) and name in _INNER:
+        content = content.get(_INNER[name])
     if not isinstance(content, str):
         raise MalformedItem(f"`{name}` must be a string, not {kind(content)}")
     return _MODALITY[name], content

@@ -32,8 +32,9 @@ log = logging.getLogger(__name__)
 
 # The engine's memory grows with the characters of a request; one text may have 122,880.
 MAX_CHARS_PER_REQUEST = 1_000_000
-# It decodes all images of a request before it scales the first: 3 bytes a pixel, several times.
-MAX_PIXELS_PER_REQUEST = 64_000_000
+# Pixels of images, bytes of recordings. It decodes all images of a request before it scales the
+# first: 3 bytes a pixel, several times.
+MAX_SIZE_PER_REQUEST = 64_000_000
 # How long the large jobs' share of one request may take the engine: while small jobs come in, and
 # while none do. The second bounds what the first small job waits, and what a cancelled job wastes.
 SHARED_S = 0.015
@@ -97,7 +98,7 @@ class Lane:
         self._modality: Modality = modality
         self._most_under_way = most_under_way
         self._most_items = MAX_TEXTS_PER_REQUEST if modality == "text" else MAX_IMAGES_PER_REQUEST
-        self._most_size = MAX_CHARS_PER_REQUEST if modality == "text" else MAX_PIXELS_PER_REQUEST
+        self._most_size = MAX_CHARS_PER_REQUEST if modality == "text" else MAX_SIZE_PER_REQUEST
         self._waiting: deque[Ticket] = deque()
         self._requests: dict[asyncio.Task[None], Sequence[Share]] = {}
         self._rate = _FIRST_GUESS_PER_S

@@ -25,6 +25,7 @@ class JobRecord:
         model: the served name.
         texts: how many texts.
         images: how many images.
+        recordings: how many recordings.
         failed: items that could not be embedded, where the caller wanted the others nevertheless.
         tokens: tokens of the texts.
         cached: texts whose embeddings were remembered.
@@ -37,6 +38,7 @@ class JobRecord:
     model: str = ""
     texts: int = 0
     images: int = 0
+    recordings: int = 0
     failed: int = 0
     tokens: int = 0
     cached: int = 0
@@ -62,6 +64,7 @@ class JobRecord:
             "model": self.model,
             "texts": self.texts,
             "images": self.images,
+            "audio": self.recordings,
             "failed": self.failed,
             "tokens": self.tokens,
             "cached": self.cached,

@@ -16,7 +16,8 @@ from infinity_worker.infinity_client import (
 from infinity_worker.schema import EmbeddingRequest, Item
 from infinity_worker.utils import Modality
 
-_MODALITIES: tuple[Modality, ...] = ("text", "image")
+_MODALITIES: tuple[Modality, ...] = ("text", "image", "audio")
+_PLURAL: Mapping[Modality, str] = {"text": "texts", "image": "images", "audio": "audio"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,9 @@ def split(items: Sequence[Item], positions: Sequence[int]) -> list[Part]:
     parts: list[Part] = []
     for modality in _MODALITIES:
         chosen = [at for at, item in enumerate(items) if item.modality == modality]
-        contents = [items[at].content for at in chosen]
-        parts.append(Part(modality, [positions[at] for at in chosen], contents))
+        if chosen:
+            contents = [items[at].content for at in chosen]
+            parts.append(Part(modality, [positions[at] for at in chosen], contents))
     return parts
 
 
@@ -84,6 +86,7 @@ class Embeddings:
         vectors: the same numbers, float32 of shape (items, dimensions), all finite.
         text_tokens: tokens of the texts.
         images: how many of the items are images.
+        recordings: how many are recordings.
         failures: the items that have none, by their positions in the caller's list.
     """
 
@@ -91,6 +94,7 @@ class Embeddings:
     vectors: NDArray[np.float32]
     text_tokens: int
     images: int
+    recordings: int = 0
     failures: Mapping[int, RequestError] = field(default_factory=dict)
 
 
@@ -108,13 +112,16 @@ def merge(answers: Sequence[PartAnswer], failures: Mapping[int, RequestError]) -
     for answer in answers:
         failures |= answer.failures
     tokens = sum(answer.tokens for answer in answers)
-    images = sum(len(answer.positions) for answer in answers if answer.modality == "image")
+    images, recordings = (
+        sum(len(answer.positions) for answer in answers if answer.modality == modality)
+        for modality in ("image", "audio")
+    )
     full = [answer for answer in answers if answer.positions]
     if len(full) == 1:
         batch = full[0].batch
-        return Embeddings(batch.encoded, batch.vectors, tokens, images, failures)
+        return Embeddings(batch.encoded, batch.vectors, tokens, images, recordings, failures)
     if not full:
-        return Embeddings((), np.empty((0, 0), np.float32), tokens, images, failures)
+        return Embeddings((), np.empty((0, 0), np.float32), tokens, images, recordings, failures)
 
     if len({answer.batch.vectors.shape[1] for answer in full}) > 1:
         raise InfinityBadResponse("the engine's embeddings differ in their dimensions")
@@ -125,6 +132,7 @@ def merge(answers: Sequence[PartAnswer], failures: Mapping[int, RequestError]) -
         np.concatenate([answer.batch.vectors for answer in full])[order],
         tokens,
         images,
+        recordings,
         failures,
     )
 
@@ -165,8 +173,8 @@ def unfit(
         if not taken[item.modality]:
             others = [other.name for other in models if other.takes(item.modality)]
             failures[position] = InvalidRequest(
-                f"{param}: the model {model.name} does not embed {item.modality}s; served models "
-                f"that do: {', '.join(others) or 'none'}",
+                f"{param}: the model {model.name} does not embed {_PLURAL[item.modality]}; served "
+                f"models that do: {', '.join(others) or 'none'}",
                 param,
             )
         elif item.modality == "text" and len(item.content) > MAX_TEXT_CHARS:

@@ -4,8 +4,10 @@ import gc
 import logging
 from collections.abc import Mapping
 
+from infinity_worker.audio import AudioReader
 from infinity_worker.batching import Batcher
 from infinity_worker.cache import EmbeddingCache
+from infinity_worker.catalogue import Catalogue
 from infinity_worker.cold_start import ColdStart
 from infinity_worker.engine import Engine, wait_until_embedding
 from infinity_worker.handler import async_handler
@@ -13,11 +15,12 @@ from infinity_worker.images import ImageReader
 from infinity_worker.images.fetching import Fetcher
 from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.logs import JobRecord
+from infinity_worker.prompts import built_in_prompts
 from infinity_worker.results import JobResult
 from infinity_worker.settings import Settings
 from infinity_worker.supervisor import CANARY_S, CanaryWatch, Supervisor
 from infinity_worker.time_limit import TimeLimit
-from infinity_worker.tokens import learn_how_engine_counts, load_counters
+from infinity_worker.tokens import TokenCounter, learn_how_engine_counts, load_counters
 from infinity_worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -46,8 +49,11 @@ class Service:
             if engine
             else CanaryWatch(self._client, canary_s)
         )
+        counters = load_counters(settings)
+        fetcher = _fetcher(settings)
         self._worker = Worker(
             self._client,
+            _catalogue(self._client, settings, counters),
             Batcher(
                 self._client,
                 self._watch,
@@ -55,8 +61,11 @@ class Service:
                 most_items=settings.max_waiting_items,
             ),
             EmbeddingCache(settings.cache_mb * 1_000_000),
-            load_counters(settings),
-            _image_reader(settings),
+            counters,
+            ImageReader(
+                fetcher, max_bytes=settings.image_max_bytes, max_pixels=settings.image_max_pixels
+            ),
+            AudioReader(fetcher, max_bytes=settings.image_max_bytes),
             settings.max_items,
             TimeLimit(settings.job_timeout_s),
         )
@@ -104,13 +113,25 @@ class Service:
         await self._worker.close()
 
 
-def _image_reader(settings: Settings) -> ImageReader:
-    fetcher = Fetcher(
+def _fetcher(settings: Settings) -> Fetcher:
+    return Fetcher(
         max_bytes=settings.image_max_bytes,
         timeout_s=settings.image_fetch_timeout_s,
         at_once=settings.image_fetches,
         allowed_hosts=settings.image_allowed_hosts,
     )
-    return ImageReader(
-        fetcher, max_bytes=settings.image_max_bytes, max_pixels=settings.image_max_pixels
+
+
+def _catalogue(
+    client: InfinityClient, settings: Settings, counters: Mapping[str, TokenCounter]
+) -> Catalogue:
+    prompts = {
+        model.name: built_in_prompts(model.source) or built_in_prompts(model.name)
+        for model in settings.models
+    }
+    return Catalogue(
+        client,
+        aliases=settings.aliases,
+        prompts=prompts | dict(settings.prompts),
+        counters=counters,
     )

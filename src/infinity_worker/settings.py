@@ -6,6 +6,7 @@ The names `MODEL_NAMES`, `BATCH_SIZES`, `DTYPES`, `BACKEND`, `INFINITY_QUEUE_SIZ
 `RUNPOD_MAX_CONCURRENCY` mean what they mean for RunPod's official Infinity worker.
 """
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ class Settings:
 
     Attributes:
         models: what the engine loads, in order; the first is the default model.
+        aliases: served names by the other names that callers may use for them.
+        prompts: what to put before texts, by served name and purpose.
         infinity_url: a running Infinity server to use instead of starting one.
         infinity_port: the port for the engine that is started; 0 lets the system choose.
         infinity_api_key: sent to the engine as a bearer token.
@@ -83,6 +86,8 @@ class Settings:
     """
 
     models: tuple[ModelSettings, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     infinity_url: str | None = None
     infinity_port: int = 7997
     infinity_api_key: str | None = field(default=None, repr=False)
@@ -148,6 +153,8 @@ class Settings:
             raise SettingsError("INFINITY_URL must start with http:// or https://")
         return cls(
             models=_models(read),
+            aliases=_aliases(read),
+            prompts=_prompts(read),
             infinity_url=url.rstrip("/") if url else None,
             infinity_port=read.integer("INFINITY_PORT", 7997, 0, 65_535),
             infinity_api_key=read.text("INFINITY_API_KEY"),
@@ -269,3 +276,30 @@ def _models(read: _Reader) -> tuple[ModelSettings, ...]:
         )
         for source, name, size, dtype in zip(sources, names, sizes, dtypes, strict=True)
     )
+
+
+def _aliases(read: _Reader) -> dict[str, str]:
+    aliases: dict[str, str] = {}
+    for entry in read.values("MODEL_ALIASES"):
+        alias, equals, name = (part.strip() for part in entry.partition("="))
+        if not (alias and equals and name):
+            raise SettingsError("MODEL_ALIASES must look like alias=served-name;alias=served-name")
+        aliases[alias] = name
+    return aliases
+
+
+def _prompts(read: _Reader) -> dict[str, dict[str, str]]:
+    problem = SettingsError(
+        'MODEL_PROMPTS must be JSON like {"served-name": {"query": "query: ", "document": ""}}'
+    )
+    try:
+        prompts = json.loads(read.text("MODEL_PROMPTS") or "{}")
+    except ValueError:
+        raise problem from None
+    if not isinstance(prompts, dict) or not all(map(_is_texts, prompts.values())):
+        raise problem
+    return prompts
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())

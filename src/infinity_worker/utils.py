@@ -6,10 +6,11 @@ import string
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
-Modality: TypeAlias = Literal["text", "image"]
+Modality: TypeAlias = Literal["text", "image", "audio"]
 JsonObject: TypeAlias = dict[str, object]
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+AUDIO_EXTENSIONS = (".wav", ".mp3", ".flac", ".ogg")
 
 # Longer "URLs" are no URLs: browsers and servers stop at about 8,000 characters.
 _MAX_URL = 8_192
@@ -24,19 +25,22 @@ _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 
 
 def detect_modality(item: str) -> Modality:
-    """Decide whether one input string is a text or an image.
+    """Decide whether one input string is a text, an image or a recording.
 
     An image is a `data:image/…` URI, an http(s) URL whose path ends in an image extension, or raw
-    base64 of a PNG, JPEG, GIF, WebP, BMP or TIFF. Everything else is text, and so are sentences
-    that merely mention such a thing. The cost does not grow with the length of the string.
+    base64 of a PNG, JPEG, GIF, WebP, BMP or TIFF. A recording is a `data:audio/…` URI, or a URL
+    whose path ends in an audio extension. Everything else is text, and so are sentences that merely
+    mention such a thing. The cost does not grow with the length of the string.
     """
     if item[:1] not in _IMAGE_STARTS:
         return "text"
     head = item[:_HEAD]
     if head[:11].lower() == "data:image/":
         return "image"
+    if head[:11].lower() == "data:audio/":
+        return "audio"
     if head[:8].lower().startswith(("http://", "https://")):
-        return "image" if _is_image_url(item) else "text"
+        return _modality_of_url(item)
     return "image" if _is_base64_image(item, head) else "text"
 
 
@@ -54,15 +58,18 @@ def create_error_response(
     return {"error": {"message": message, "type": error_type, "param": param, "code": code}}
 
 
-def _is_image_url(item: str) -> bool:
+def _modality_of_url(item: str) -> Modality:
     if len(item) > _MAX_URL or any(char.isspace() for char in item):
-        return False
+        return "text"
     try:
         parts = urlsplit(item)
         host = parts.hostname
     except ValueError:
-        return False
-    return bool(host) and parts.path.lower().endswith(IMAGE_EXTENSIONS)
+        return "text"
+    path = parts.path.lower() if host else ""
+    if path.endswith(IMAGE_EXTENSIONS):
+        return "image"
+    return "audio" if path.endswith(AUDIO_EXTENSIONS) else "text"
 
 
 def _is_base64_image(item: str, head: str) -> bool:

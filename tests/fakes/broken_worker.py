@@ -6,6 +6,7 @@ from typing import NoReturn, cast
 
 from infinity_worker import job_loop
 from infinity_worker.batching import Batcher
+from infinity_worker.catalogue import Catalogue
 from infinity_worker.handler import async_handler
 from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.logs import JobRecord
@@ -27,7 +28,7 @@ class BrokenService:
 
     def __init__(self) -> None:
         client = cast("InfinityClient", BrokenClient())
-        self._worker = Worker(client, Batcher(client))
+        self._worker = Worker(client, Catalogue(client), Batcher(client))
 
     async def prepare(self) -> None:
         """There is nothing to wait for."""

@@ -8,7 +8,9 @@ it starts: one of `MODES`, or `crash`
 `parent` (starts a child that does nothing).
 
 A text's embedding is made from its hash, so that equal texts have equal embeddings; its tokens are
-its words. Images get embeddings too, and a token count as meaningless as the real engine's.
+its words. A document's score is the part of the query's words that it has; a text's labels are the
+colours, scored by how often it names them. Images get embeddings too, and a token count as
+meaningless as the real engine's.
 """
 
 import argparse
@@ -31,6 +33,9 @@ from numpy.typing import NDArray
 MODELS: Mapping[str, tuple[str, ...]] = {
     "fake-text": ("embed",),
     "fake-clip": ("embed", "image_embed"),
+    "fake-rank": ("rerank",),
+    "fake-class": ("classify",),
+    "fake-clap": ("embed", "audio_embed"),
 }
 MODES = (
     "ok",
@@ -96,6 +101,8 @@ class FakeEngine:
                 web.get("/health", self._health),
                 web.get("/models", self._models),
                 web.post("/embeddings", self._embeddings),
+                web.post("/rerank", self._embeddings),
+                web.post("/classify", self._embeddings),
                 web.post("/mode/{mode}", self._set_mode),
                 web.get("/waiting", self._count_waiting),
             ]
@@ -137,17 +144,18 @@ class FakeEngine:
         self.requests.append(body)
         self.asked.set()
         self.headers = request.headers
-        answer = self._answer(body)
+        answer = self._answer(request.path, body)
+        texts = body["documents"] if request.path == "/rerank" else body["input"]
         if self.mode == "mortal":
-            self._suffer(body["input"])
+            self._suffer(texts)
         if self.mode in REFUSALS:
             status, text = REFUSALS[self.mode]
-            return _json({"detail": [{"msg": text, "input": body["input"]}]}, status)
+            return _json({"detail": [{"msg": text, "input": texts}]}, status)
         if self.mode == "hang":
             await self._hang(request)
         if self.mode == "wait" and not await self._wait(request):
             return web.Response(status=503)
-        if self.stalled in body["input"]:
+        if self.stalled in texts:
             await self._hang(request)
         if self.mode in {"reset", "stumble"}:
             self.mode = "ok" if self.mode == "stumble" else self.mode
@@ -182,10 +190,41 @@ class FakeEngine:
             self.waiting -= 1
         return request.transport is not None
 
+    def _ranking(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        scores = [relevance_of(body["query"], document) for document in body["documents"]]
+        if self.mode == "nan":
+            scores[-1] = None  # type: ignore[call-overload]  # what a broken engine answers
+        results = [
+            {"index": at, "relevance_score": score, "document": None}
+            for at, score in enumerate(scores)
+        ]
+        if self.mode == "short":
+            results.pop()
+        return {
+            "results": results[::-1],
+            "usage": {"prompt_tokens": sum(len(each.split()) for each in body["documents"])},
+        }
+
+    def _classes(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        data = [
+            [{"label": colour, "score": text.split().count(colour)} for colour in COLOURS]
+            for text in body["input"]
+        ]
+        if self.mode == "short":
+            data.pop()
+        return {
+            "data": data,
+            "usage": {"prompt_tokens": sum(len(text.split()) for text in body["input"])},
+        }
+
     async def _count_waiting(self, _request: web.Request) -> web.Response:
         return _json(self.waiting)
 
-    def _answer(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _answer(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if path == "/rerank":
+            return self._ranking(body)
+        if path == "/classify":
+            return self._classes(body)
         vectors = [embedding_of(text, self.dimensions) for text in body["input"]]
         if self.mode == "nan":
             vectors[-1][0] = np.nan
@@ -204,6 +243,15 @@ class FakeEngine:
             ],
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
+
+
+COLOURS = ("blue", "green", "red")
+
+
+def relevance_of(query: str, document: str) -> float:
+    """The part of the query's words that a document has."""
+    words = query.split()
+    return sum(word in document.split() for word in words) / max(1, len(words))
 
 
 def embedding_of(text: str, dimensions: int = 8) -> NDArray[np.float32]:

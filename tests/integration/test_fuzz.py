@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fakes.fake_engine import FakeEngine, embedding_of
 from hostile import hostile_body, hostile_input
 from infinity_worker.batching import Batcher
+from infinity_worker.catalogue import Catalogue
 from infinity_worker.edge.server import EdgeServer
 from infinity_worker.edge.workers import worker_environment
 from infinity_worker.handler import async_handler
@@ -43,7 +44,7 @@ def assert_contract(answer: object) -> None:
 async def test_5200_hostile_jobs_at_the_handler(inputs: list[Any]) -> None:
     """Twenty at a time, and a good one beside them, which is answered right."""
     async with FakeEngine() as engine, InfinityClient(engine.url, timeout_s=BOUND_S) as client:
-        worker = Worker(client, Batcher(client))
+        worker = Worker(client, Catalogue(client), Batcher(client))
         jobs = [{"id": f"j{at}", "input": value} for at, value in enumerate(inputs)]
         async with asyncio.timeout(BOUND_S):
             *results, good = await asyncio.gather(

@@ -199,6 +199,7 @@ def test_the_log_has_one_line_a_job_and_never_an_input(engine: str) -> None:
             "model": "fake-text",
             "texts": 1,
             "images": 0,
+            "audio": 0,
             "failed": 0,
             "tokens": 4,
             "cached": 0,

@@ -15,7 +15,7 @@ import pytest
 import runpod
 
 from corpus import data_uri, encoded, picture
-from fakes.fake_engine import embedding_of
+from fakes.fake_engine import MODELS, embedding_of
 from infinity_worker.edge.server import EdgeServer
 from infinity_worker.edge.workers import worker_environment
 from processes import BOUND_S, TESTS, clean_environment, running, worker_command
@@ -86,7 +86,7 @@ def test_the_openai_client_embeds_with_its_defaults(stack: Stack) -> None:
 
 
 def test_the_openai_client_lists_models(stack: Stack) -> None:
-    assert [model.id for model in stack.openai.models.list()] == ["fake-text", "fake-clip"]
+    assert [model.id for model in stack.openai.models.list()] == list(MODELS)
 
 
 @pytest.mark.parametrize("prefix", ["/v2/local/openai/v1", "/v2/local/openai", "/v1"])

@@ -35,6 +35,8 @@ CASES: list[tuple[str, Modality]] = [
     *((picture(name, (200, 200)), "image") for name in FORMATS),
     (wrapped(picture("PNG", (64, 64))), "image"),
     (picture("GIF", (1, 1)), "image"),
+    ("data:audio/wav;base64,UklGRg==", "audio"),
+    ("https://example.com/a.mp3?x=1", "audio"),
     ("", "text"),
     ("   \n\t", "text"),
     ("hello world", "text"),

@@ -5,7 +5,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from fakes.fake_engine import FakeEngine, embedding_of, encode
+from fakes.fake_engine import MODELS, FakeEngine, embedding_of, encode
 from infinity_worker.infinity_client import (
     InfinityBadResponse,
     InfinityClient,
@@ -43,9 +43,12 @@ async def test_the_engine_is_asked_for_base64(engine: FakeEngine, client: Infini
 
 
 async def test_models_carry_their_capabilities(client: InfinityClient) -> None:
-    text, clip = await client.models()
+    text, clip, rank, classes, clap = await client.models()
     assert (text.name, text.takes("text"), text.takes("image")) == ("fake-text", True, False)
     assert (clip.name, clip.takes("text"), clip.takes("image")) == ("fake-clip", True, True)
+    assert (rank.name, rank.takes("text"), rank.can("rerank")) == ("fake-rank", False, True)
+    assert (clap.name, clap.takes("audio"), clap.takes("image")) == ("fake-clap", True, False)
+    assert (classes.name, classes.can("classify")) == ("fake-class", True)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +146,7 @@ async def test_listening_is_waited_for() -> None:
     async with InfinityClient(f"http://127.0.0.1:{port}") as client:
         waiting = asyncio.ensure_future(wait_until_listening(client, poll_s=0.01))
         async with FakeEngine(port=port):
-            assert len(await asyncio.wait_for(waiting, 10)) == 2
+            assert len(await asyncio.wait_for(waiting, 10)) == len(MODELS)
 
 
 async def test_a_key_is_sent(engine: FakeEngine) -> None:

@@ -36,6 +36,7 @@ def test_a_job_is_one_json_object(written: io.StringIO) -> None:
         "model": "m",
         "texts": 2,
         "images": 0,
+        "audio": 0,
         "failed": 0,
         "tokens": 7,
         "cached": 0,

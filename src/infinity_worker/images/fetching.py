@@ -27,7 +27,7 @@ _INFLATED = ("gzip", "x-gzip", "deflate")
 # zlib's sign that it is to recognise gzip and zlib by their headers.
 _ANY_HEADER = 32 + zlib.MAX_WBITS
 _HEADERS = {
-    "Accept": "image/*",
+    "Accept": "image/*, audio/*",
     # A picture is compressed already, and what is not inflated cannot be a bomb.
     "Accept-Encoding": "identity",
     "User-Agent": "infinity-worker",
@@ -88,11 +88,9 @@ class Fetcher:
             async with asyncio.timeout(self._timeout_s):
                 return checked(await self._follow(_parsed(url)), self._max_bytes)
         except TimeoutError:
-            raise InvalidRequest(
-                f"the image could not be fetched within {self._timeout_s:g} s"
-            ) from None
+            raise InvalidRequest(f"it could not be fetched within {self._timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError, zlib.error, UnicodeError, ValueError) as error:
-            raise InvalidRequest(f"the image could not be fetched: {_reason(error)}") from None
+            raise InvalidRequest(f"it could not be fetched: {_reason(error)}") from None
 
     async def _follow(self, url: URL) -> bytes:
         for _ in range(_MAX_REDIRECTS + 1):
@@ -101,23 +99,20 @@ class Fetcher:
                     return await self._body(response)
                 location = response.headers.get("Location", "")
             if not location:
-                raise InvalidRequest("the image could not be fetched: a redirect leads nowhere")
+                raise InvalidRequest("it could not be fetched: a redirect leads nowhere")
             url = _checked(url.join(URL(location)))
-        raise InvalidRequest(
-            f"the image could not be fetched: more than {_MAX_REDIRECTS} redirects"
-        )
+        raise InvalidRequest(f"it could not be fetched: more than {_MAX_REDIRECTS} redirects")
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         if response.status != HTTPStatus.OK:
             raise InvalidRequest(
-                f"the image could not be fetched: its server answered HTTP {response.status}"
+                f"it could not be fetched: its server answered HTTP {response.status}"
             )
         check_size(response.content_length or 0, self._max_bytes)
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("", "identity", *_INFLATED):
             raise InvalidRequest(
-                "the image could not be fetched: its server compresses it in a way that was not "
-                "asked for"
+                "it could not be fetched: its server compresses it in a way that was not asked for"
             )
         inflater = zlib.decompressobj(_ANY_HEADER) if encoding in _INFLATED else None
         body = bytearray()

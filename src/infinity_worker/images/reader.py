@@ -30,11 +30,11 @@ class Image:
 
     Attributes:
         uri: the image as a data URI.
-        pixels: of the picture that the caller sent.
+        size: pixels of the picture that the caller sent.
     """
 
     uri: str
-    pixels: int
+    size: int
 
 
 class ImageReader:

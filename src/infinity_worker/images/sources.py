@@ -50,8 +50,7 @@ def check_size(size: int, max_bytes: int) -> None:
     """
     if size > max_bytes:
         raise RequestTooLarge(
-            f"the image has {size:,} bytes or more, at most {max_bytes:,} are accepted: send a "
-            "smaller one"
+            f"it has {size:,} bytes or more, at most {max_bytes:,} are accepted: send a smaller one"
         )
 
 
@@ -63,7 +62,7 @@ def checked(raw: bytes, max_bytes: int) -> bytes:
         RequestTooLarge: there are more than `max_bytes`.
     """
     if not raw:
-        raise InvalidRequest("the image is empty (0 bytes)")
+        raise InvalidRequest("it is empty (0 bytes)")
     check_size(len(raw), max_bytes)
     return raw
 
@@ -82,5 +81,5 @@ def _from_base64(text: str, max_bytes: int) -> bytes:
         return pybase64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise InvalidRequest(
-            "this is no image: send a data URI, an http(s) URL, or the bytes as base64"
+            "this is no base64: send a data URI, an http(s) URL, or the bytes as base64"
         ) from None
