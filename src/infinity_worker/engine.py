@@ -16,10 +16,10 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import IO
 
 from infinity_worker.infinity_client import InfinityClient, InfinityError, Model, wait_for_models
+from infinity_worker.model_sources import hub_environment, resolve_models
 from infinity_worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,10 @@ class EngineStartError(Exception):
 def engine_command(settings: Settings, port: int) -> list[str]:
     """The engine's command line, every behaviour that matters set explicitly."""
     command = [str(settings.engine_bin), "v2"]
-    for model in settings.models:
-        command += ["--model-id", model.source, "--served-model-name", model.name]
+    for source in resolve_models(settings):
+        model = source.model
+        command += ["--model-id", source.engine_source, "--served-model-name", model.name]
+        command += ["--revision", source.engine_revision]
         command += ["--batch-size", str(model.batch_size), "--dtype", model.dtype]
     trust = "--trust-remote-code" if settings.trust_remote_code else "--no-trust-remote-code"
     return [
@@ -106,8 +108,10 @@ def engine_environment(settings: Settings) -> dict[str, str]:
         # Its libraries warn about each other's deprecations, which no user can act on.
         "PYTHONWARNINGS": "ignore",
     }
-    if all(Path(model.source).is_dir() for model in settings.models):
-        environment["HF_HUB_OFFLINE"] = "1"
+    for name, value in hub_environment(resolve_models(settings), settings).items():
+        environment.pop(name, None)
+        if value is not None:
+            environment[name] = value
     return environment
 
 
@@ -237,7 +241,7 @@ class Engine:
     def _drain_output(self, pipe: IO[str]) -> None:
         """Pass the engine's lines to the log; an undrained pipe would block the engine."""
         for line in pipe:
-            text = line.rstrip()[:_LINE_CHARS]
+            text = self.settings.without_secrets(line.rstrip())[:_LINE_CHARS]
             if text:
                 self._last_lines.append(text)
                 log.info("engine: %s", text)

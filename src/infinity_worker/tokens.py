@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from infinity_worker.infinity_client import InfinityClient, InfinityError
+from infinity_worker.model_sources import resolve_models, tokenizer_folder
 from infinity_worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,9 +98,11 @@ class TokenCounter:
 def load_counters(settings: Settings) -> dict[str, TokenCounter]:
     """Load a counter for every model whose tokenizer lies on this machine, by served name."""
     counters: dict[str, TokenCounter] = {}
-    for model in settings.models:
+    for source in resolve_models(settings):
+        model = source.model
         try:
-            counters[model.name] = TokenCounter.from_folder(_folder(model.source, settings))
+            folder = tokenizer_folder(source, settings)
+            counters[model.name] = TokenCounter.from_folder(folder)
         except Exception as error:  # noqa: BLE001  # the library raises bare Exceptions
             log.warning(
                 "model %s: its tokenizer.json cannot be used (%s); its texts are not sent together "
@@ -119,16 +122,6 @@ async def learn_how_engine_counts(
         with contextlib.suppress(InfinityError):
             batch = await client.get_embeddings(name, _PROBES)
             counter.learn_how_the_engine_counts(batch.prompt_tokens)
-
-
-def _folder(source: str, settings: Settings) -> Path:
-    """Where a model lies: its own folder, or its newest snapshot in the hub's cache."""
-    if Path(source).is_dir():
-        return Path(source)
-    home = settings.environment.get("HF_HOME") or "~/.cache/huggingface"
-    hub = Path(settings.environment.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
-    snapshots = (hub / f"models--{source.replace('/', '--')}" / "snapshots").glob("*")
-    return max(snapshots, key=lambda folder: folder.stat().st_mtime)
 
 
 def _max_tokens(folder: Path) -> int | None:

@@ -13,13 +13,21 @@ def settings(**variables: str) -> Settings:
 
 def test_the_command_line_says_everything_that_matters() -> None:
     command = engine_command(
-        settings(SERVED_MODEL_NAMES="one;two", BATCH_SIZES="8;16", DTYPES="auto;float16"), 7997
+        settings(
+            SERVED_MODEL_NAMES="one;two",
+            BATCH_SIZES="8;16",
+            DTYPES="auto;float16",
+            MODEL_REVISIONS="main;v2",
+        ),
+        7997,
     )
     assert command == [
         *("/bin/e", "v2"),
         *("--model-id", "org/one", "--served-model-name", "one"),
+        *("--revision", ""),
         *("--batch-size", "8", "--dtype", "auto"),
         *("--model-id", "org/two", "--served-model-name", "two"),
+        *("--revision", "v2"),
         *("--batch-size", "16", "--dtype", "float16"),
         *("--engine", "torch", "--device", "auto"),
         *("--host", "127.0.0.1", "--port", "7997", "--url-prefix", ""),
