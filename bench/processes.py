@@ -70,6 +70,11 @@ class Program:
         self.cost = Cost(self._process.pid)
 
     @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         """Whether the process lives."""
         return self._process.poll() is None

@@ -51,6 +51,11 @@ def test_the_engine_gets_no_secret_that_it_does_not_need() -> None:
     assert environment["INFINITY_QUEUE_SIZE"] == "48000"
 
 
+def test_the_engine_may_keep_its_bytecode() -> None:
+    environment = engine_environment(settings(PYTHONDONTWRITEBYTECODE="1"))
+    assert "PYTHONDONTWRITEBYTECODE" not in environment
+
+
 def test_the_hub_is_left_alone_when_all_models_are_folders(tmp_path: Path) -> None:
     here = str(tmp_path)
     assert engine_environment(settings(MODEL_NAMES=here))["HF_HUB_OFFLINE"] == "1"
