@@ -1,7 +1,7 @@
 """`infinity-worker`: the command line.
 
 `serve` runs the whole of it on this machine: the Infinity engine, a worker on the real RunPod SDK,
-and the local edge in front of them.
+and the local edge in front of them. `plan` says how many workers a load needs.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from infinity_worker.edge.workers import worker_environment
 from infinity_worker.engine import Engine, EngineStartError, wait_until_embedding
 from infinity_worker.infinity_client import Model
 from infinity_worker.settings import Settings, SettingsError
+from infinity_worker.sizing import command as sizing
+from infinity_worker.sizing.costs import SizingError
 
 ENDPOINT_ID = "local"
 _WORKER_START_S = 60.0
@@ -43,7 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     serve_parser = commands.add_parser("serve", help="run engine, worker and local edge here")
     serve_parser.add_argument("--host", default="127.0.0.1", help="where the edge listens")
     serve_parser.add_argument("--port", type=int, default=8000, help="0 lets the system choose")
+    plan_parser = commands.add_parser("plan", help="how many workers, with which settings")
+    sizing.add_arguments(plan_parser)
     arguments = parser.parse_args(argv)
+    if arguments.command == "plan":
+        return _plan(arguments)
     signal.signal(signal.SIGTERM, _leave)
     # A shell starts background processes with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -54,6 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SettingsError, EngineStartError, ServeError) as error:
         print(f"infinity-worker: {error}", file=sys.stderr)
         return 1
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    try:
+        for line in sizing.run(arguments):
+            print(line)
+    except SizingError as error:
+        print(f"infinity-worker: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def serve(host: str, port: int) -> NoReturn:
