@@ -15,6 +15,7 @@ import uvloop
 from bench import grid, real
 from bench.allocator import keep_freed_memory
 from bench.cold_start import run_cold_start
+from bench.costs import run_costs, write_costs
 from bench.machine import describe_machine
 from bench.processes import ProcessFailedError
 from bench.report import Report
@@ -68,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--real", action="store_true", help="the real engine, directly and through the worker")
     add("--ceiling", action="store_true", help="what the harness itself allows")
     add("--cold-start", action="store_true", help="the first answer, against the engine's own")
-    add("--all", action="store_true", help="stand-in, ceiling, real engine, cold start, soak")
+    add("--costs", action="store_true", help="of a request, for infinity-worker plan")
+    add("--all", action="store_true", help="all of these and the soak")
     add("--soak", type=float, nargs="?", const=_SOAK_S, metavar="SECONDS", help="full rate")
     add("--jobs", type=int, metavar="N", help="a soak of so many jobs instead of seconds")
     add("--only", default="*", metavar="PATTERN", help="cells by name, as in '*, 32 clients'")
@@ -80,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 async def _run(options: argparse.Namespace) -> None:
     report = Report(describe_machine())
     names_soak = options.soak is not None or options.jobs is not None
-    names_none = not (options.real or options.ceiling or options.cold_start or names_soak)
+    parts = (options.real, options.ceiling, options.cold_start, options.costs, names_soak)
+    names_none = not any(parts)
     if options.all or names_none:
         chosen = _choose(grid.cells(), options)
         results = await grid.run_grid(chosen, options.variants.split(","))
@@ -101,6 +104,11 @@ async def _run(options: argparse.Namespace) -> None:
     if options.all or options.cold_start:
         figures = await run_cold_start(1 if options.quick else _COLD_STARTS)
         report.add_figures("cold-start", "Cold start: MiniLM on the CPU", figures)
+        report.write(options.out)
+    if options.all or options.costs:
+        figures = await run_costs()
+        write_costs(figures, options.out)
+        report.add_figures("costs", "What a request costs: MiniLM on the CPU", figures)
         report.write(options.out)
     if options.all or names_soak:
         seconds = options.soak or (_SOAK_BY_JOBS_S if options.jobs else _SOAK_S)

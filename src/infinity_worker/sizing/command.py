@@ -10,7 +10,7 @@ from infinity_worker.sizing.plan import Aims, Load, Plan, plan
 from infinity_worker.sizing.simulation import Endpoint, Outcome, Simulation
 
 _SIMULATED_S = 600.0
-_MOST_JOBS = 50_000
+_MOST_JOBS = 300_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,8 @@ def _cost(arguments: argparse.Namespace) -> EngineCost:
 
 
 def _describe(each: Plan) -> Iterator[str]:
-    yield f"{each.gpu.name}: {each.workers} workers, {each.cost_per_hour:.2f} an hour while all run"
+    name, plural = each.gpu.name, "s" if each.workers > 1 else ""
+    yield f"{name}: {each.workers} worker{plural}, {each.cost_per_hour:.2f} an hour while all run"
     yield f"  one takes {each.capacity:,.1f} requests/s at most; {each.utilisation:.0%} of it come"
     yield f"  about {each.latency_s * 1e3:,.0f} ms a request; {each.batch:.1f} texts go together"
     yield f"  RUNPOD_MAX_CONCURRENCY={each.concurrency}"

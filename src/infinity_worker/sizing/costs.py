@@ -30,9 +30,12 @@ class EngineCost:
     token_ms: float = 0.0
 
     def on(self, speed: float, tokens: float) -> "ServiceTime":
-        """The same in seconds for items of so many tokens, on something `speed` times as fast."""
+        """The same in seconds for items of so many tokens, on a GPU `speed` times as fast.
+
+        A request's own cost is the CPU's work, which no GPU makes less.
+        """
         item_ms = self.item_ms + self.token_ms * tokens
-        return ServiceTime(self.request_ms / speed / 1e3, item_ms / speed / 1e3)
+        return ServiceTime(self.request_ms / 1e3, item_ms / speed / 1e3)
 
 
 @dataclass(frozen=True, slots=True)
