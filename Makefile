@@ -19,6 +19,7 @@ serve: setup
 	@exec .venv/bin/infinity-worker serve $(ARGS)
 
 test: setup
+	@scripts/setup-clients.sh
 	@.venv/bin/pytest $(ARGS)
 
 check:
@@ -36,4 +37,5 @@ format:
 	@.venv/bin/ruff format
 
 clean:
-	rm -rf .venv .tools engine/.venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .tools engine/.venv tests/clients/.venv tests/clients/node/node_modules
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,6 +6,7 @@ SDK's loop and the project's, in about three minutes.
 
 import argparse
 import fnmatch
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from bench.cold_start import run_cold_start
 from bench.costs import run_costs, write_costs
 from bench.machine import describe_machine
 from bench.processes import ProcessFailedError
+from bench.recovery import run_recovery
 from bench.report import Report
 from bench.soak import run_soak
 from bench.workload import WrongAnswerError
@@ -27,6 +29,7 @@ _OUT = Path(__file__).parent / "results"
 _SOAK_S = 30.0
 _COLD_STARTS = 3
 _SOAK_BY_JOBS_S = 600.0
+_ENDS = {signal.SIGKILL: "is killed", signal.SIGSTOP: "stops (ENGINE_TIMEOUT 5 s)"}
 _VARIANTS = "stock,stock-default,ours,apart"
 _NOTES = {
     "standin": (
@@ -72,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--costs", action="store_true", help="of a request, for infinity-worker plan")
     add("--all", action="store_true", help="all of these and the soak")
     add("--soak", type=float, nargs="?", const=_SOAK_S, metavar="SECONDS", help="full rate")
+    add(
+        "--recovery", action="store_true", help="the real engine is killed, and stopped, under load"
+    )
     add("--jobs", type=int, metavar="N", help="a soak of so many jobs instead of seconds")
     add("--only", default="*", metavar="PATTERN", help="cells by name, as in '*, 32 clients'")
     add("--variants", default=_VARIANTS, metavar="NAMES", help="of the worker")
@@ -82,7 +88,14 @@ def _parser() -> argparse.ArgumentParser:
 async def _run(options: argparse.Namespace) -> None:
     report = Report(describe_machine())
     names_soak = options.soak is not None or options.jobs is not None
-    parts = (options.real, options.ceiling, options.cold_start, options.costs, names_soak)
+    parts = (
+        options.real,
+        options.ceiling,
+        options.cold_start,
+        options.costs,
+        options.recovery,
+        names_soak,
+    )
     names_none = not any(parts)
     if options.all or names_none:
         chosen = _choose(grid.cells(), options)
@@ -101,6 +114,11 @@ async def _run(options: argparse.Namespace) -> None:
             results = await real.run_real(backend, chosen)
             report.add(f"real-{backend}", f"Infinity, {name}", results, _NOTES["real"])
             report.write(options.out)
+    await _run_figures(options, report, names_soak=names_soak)
+
+
+async def _run_figures(options: argparse.Namespace, report: Report, *, names_soak: bool) -> None:
+    """Run what gives named figures and no table of routes."""
     if options.all or options.cold_start:
         figures = await run_cold_start(1 if options.quick else _COLD_STARTS)
         report.add_figures("cold-start", "Cold start: MiniLM on the CPU", figures)
@@ -114,6 +132,11 @@ async def _run(options: argparse.Namespace) -> None:
         seconds = options.soak or (_SOAK_BY_JOBS_S if options.jobs else _SOAK_S)
         figures = await run_soak(seconds, options.jobs or sys.maxsize)
         report.add_figures("soak", "Soak: 1 text, 32 clients, at full rate", figures)
+        report.write(options.out)
+    if options.all or options.recovery:
+        for number, name in _ENDS.items():
+            figures = await run_recovery(number)
+            report.add_figures(f"recovery-{number.name}", f"The engine {name}", figures)
         report.write(options.out)
 
 

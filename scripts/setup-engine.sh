@@ -4,7 +4,8 @@
 #
 # The lock holds the CUDA build of PyTorch, which brings several GB of libraries. Without an NVIDIA
 # GPU the CPU build of the same version is installed in its place. ENGINE_TORCH=cuda|cpu overrides
-# what is found. A second call installs nothing.
+# what is found. A second call installs nothing. With --check it only says, by its exit status,
+# whether there is nothing to do.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../engine"
 uv=../scripts/uv.sh
@@ -15,6 +16,7 @@ if [ -z "$flavour" ]; then
 fi
 stamp="$flavour $* $(sha256sum uv.lock ../scripts/setup-engine.sh | sha256sum | cut -d' ' -f1)"
 if [ "$(cat .venv/.stamp 2>/dev/null || true)" = "$stamp" ]; then exit 0; fi
+if [ "${1:-}" = --check ]; then exit 1; fi
 
 echo "setting up the engine's environment ($flavour)" >&2
 rm -f .venv/.stamp

@@ -6,6 +6,7 @@ import pytest
 
 from fakes.fake_engine import FakeEngine
 from infinity_worker.batching import Batcher
+from infinity_worker.catalogue import Catalogue
 from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.worker import Worker
 
@@ -27,4 +28,4 @@ async def client(engine: FakeEngine) -> AsyncIterator[InfinityClient]:
 @pytest.fixture
 def worker(client: InfinityClient) -> Worker:
     """What a handler needs, in front of `engine`."""
-    return Worker(client, Batcher(client))
+    return Worker(client, Catalogue(client), Batcher(client))

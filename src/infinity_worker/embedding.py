@@ -2,22 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
+from infinity_worker.errors import InvalidRequest, RequestError
 from infinity_worker.infinity_client import (
     EmbeddingBatch,
     InfinityBadResponse,
     InfinityError,
     InfinityRejected,
-    Model,
 )
 from infinity_worker.logs import JobRecord
 from infinity_worker.parts import Part, PartAnswer, check_count, merge, split, unfit
+from infinity_worker.prompts import prefix
 from infinity_worker.response import embedding_response
-from infinity_worker.schema import EmbeddingRequest, InvalidRequest, ModelNotFound, RequestError
+from infinity_worker.schema import EmbeddingRequest
+from infinity_worker.tokens import TokenCounter
 from infinity_worker.turns import SMALL_ITEMS
 from infinity_worker.utils import JsonObject
 from infinity_worker.worker import Worker
@@ -38,9 +41,11 @@ async def embed(request: EmbeddingRequest, worker: Worker, record: JobRecord) ->
         InfinityError: the engine could not answer.
     """
     check_count(request, worker.max_items)
-    models = await worker.client.models()
-    model = _choose_model(request.model, models)
-    request = request.without(unfit(request, model, models))
+    model = await worker.catalogue.choose(request.model, "embed")
+    request = _prefixed(request, prefix(worker.catalogue.prompts(model), *request.prompting))
+    request = request.without(unfit(request, model, await worker.client.models()))
+    if not request.cuts:
+        request = request.without(await _too_long(request, worker.counters.get(model.name)))
     record.model, record.encoding = model.name, request.encoding_format
     asked_at = time.perf_counter()
     answers = await _all_or_none(
@@ -163,14 +168,40 @@ async def _both(
         task.cancel()
 
 
-def _choose_model(name: str | None, models: Sequence[Model]) -> Model:
-    if name is None:
-        return models[0]
-    for model in models:
-        if model.name == name:
-            return model
-    served = ", ".join(model.name for model in models)
-    raise ModelNotFound(f"model: this name is not served; served are: {served}", "model")
+def _prefixed(request: EmbeddingRequest, put_before: str) -> EmbeddingRequest:
+    """The request with something before each of its texts."""
+    if not put_before:
+        return request
+    items = tuple(
+        item if item.modality != "text" else item._replace(content=put_before + item.content)
+        for item in request.items
+    )
+    return replace(request, items=items)
+
+
+async def _too_long(
+    request: EmbeddingRequest, counter: TokenCounter | None
+) -> Mapping[int, RequestError]:
+    """The texts that the model would cut, for a caller who wants none cut."""
+    if counter is None:
+        raise InvalidRequest(
+            "truncate: whether a text is too long cannot be told for this model: leave it out",
+            "truncate",
+        )
+    texts = [
+        (at, item.content)
+        for at, item in zip(request.positions, request.items, strict=True)
+        if item.modality == "text"
+    ]
+    cut = await counter.cut([text for _, text in texts])
+    return {
+        (at := texts[place][0]): InvalidRequest(
+            f"{request.param(at)}: the text has more than the {counter.max_tokens} tokens that "
+            "the model reads: split it, or allow truncation",
+            request.param(at),
+        )
+        for place in cut
+    }
 
 
 async def _all_or_none(calls: Sequence[Coroutine[object, object, T]]) -> list[T]:

@@ -5,57 +5,28 @@ only. It listens after its models are loaded, so "connection refused" means "sti
 """
 
 import asyncio
-import contextlib
 import logging
-import os
-import re
 import signal
 import socket
-import subprocess
-import threading
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import IO
+from typing import TYPE_CHECKING
 
-from infinity_worker.infinity_client import InfinityClient, InfinityError, Model, wait_for_models
 from infinity_worker.model_sources import hub_environment, resolve_models
+from infinity_worker.process_group import ProcessGroup
 from infinity_worker.settings import Settings
+
+if TYPE_CHECKING:
+    from infinity_worker.infinity_client import Model
 
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-_LAST_LINES = 40
-_LINE_CHARS = 1_000
-_EXIT_CHECK_S = 0.05
 _STOP_GRACE_S = 5.0
-_DRAIN_JOIN_S = 0.5
+_KILL_S = 10.0
 _PROBE_TIMEOUT_S = 60.0
-_QUOTED_LINES = 15
 # The engine has no use for these, and what it does not have it cannot leak.
-_WITHHELD = ("RUNPOD_", "INFINITY_URL", "OPENAI_", "AWS_")
-
-# What a failed start most likely means, by what the last lines say; the first match counts.
-_CAUSES = {
-    r"address already in use|errno 98": (
-        "its port is in use: stop the other server, or set INFINITY_PORT"
-    ),
-    r"out of memory|OutOfMemoryError|Cannot allocate memory|MemoryError": (
-        "it ran out of memory: choose a smaller model or dtype, or a larger machine"
-    ),
-    r"gated repo|401 Client Error|403 Client Error|restricted": (
-        "the model is gated or private: set HF_TOKEN to a token that may read it"
-    ),
-    r"couldn't connect|LocalEntryNotFound|OfflineModeIsEnabled|Max retries exceeded": (
-        "the model is not on this machine and the model hub cannot be reached: check MODEL_NAMES, "
-        "the network, and HF_HUB_OFFLINE"
-    ),
-    r"not a valid model identifier|not a local folder|Repository Not Found|404 Client Error"
-    r"|No such file|does not appear to have a file|Unrecognized model|HFValidationError": (
-        "the model was not found: check MODEL_NAMES"
-    ),
-    r"No such option|Invalid value for": "it does not know one of its options",
-}
+_WITHHELD = ("RUNPOD_", "EDGE_", "INFINITY_URL", "OPENAI_", "AWS_")
 
 
 class EngineState(StrEnum):
@@ -69,6 +40,10 @@ class EngineState(StrEnum):
 
 class EngineStartError(Exception):
     """The engine did not come up; the message says why, most likely."""
+
+
+class EngineLostError(Exception):
+    """The engine keeps ending: starting it once more would help nobody."""
 
 
 def engine_command(settings: Settings, port: int) -> list[str]:
@@ -105,6 +80,8 @@ def engine_environment(settings: Settings) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "INFINITY_QUEUE_SIZE": str(settings.infinity_queue_size),
         "PYTHONUNBUFFERED": "1",
+        # Its log is made for a terminal: without this, paths are broken in two.
+        "COLUMNS": "900",
         # Its libraries warn about each other's deprecations, which no user can act on.
         "PYTHONWARNINGS": "ignore",
     }
@@ -117,21 +94,11 @@ def engine_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def likely_cause(lines: Sequence[str], exit_code: int | None) -> str:
-    """Say in a sentence what a failed start most likely means."""
-    text = "\n".join(lines)
-    for pattern, cause in _CAUSES.items():
-        if re.search(pattern, text, re.IGNORECASE):
-            return cause
-    if exit_code == -signal.SIGKILL:
-        return "it was killed, most likely for want of memory: choose a smaller model or machine"
-    return "see its last lines"
-
-
 class Engine:
-    """One Infinity process.
+    """One Infinity process, which may be started again once it has ended.
 
     Use it as `engine.start()`, `await engine.ready()`, and `engine.stop()` on every way out.
+    Start it from the main thread: with that it dies if the worker is killed (see `parent_death`).
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -139,13 +106,11 @@ class Engine:
         self.port = settings.infinity_port or _free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.state = EngineState.DEAD
-        self._process: subprocess.Popen[str] | None = None
-        self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._drain: threading.Thread | None = None
+        self._process: ProcessGroup | None = None
 
     @property
     def pid(self) -> int | None:
-        """The process id, while there is a process."""
+        """The id of its process group, while there is one."""
         return self._process.pid if self._process else None
 
     def start(self) -> None:
@@ -163,62 +128,62 @@ class Engine:
                 "the engine's environment is missing: run `make setup`, or set ENGINE_BIN to an "
                 "infinity_emb program, or INFINITY_URL to a running server"
             )
-        if _port_is_taken(self.port):
+        if port_is_taken(self.port):
             raise EngineStartError(
                 f"port {self.port} is in use by another process, perhaps an engine that an earlier "
                 "run left behind: stop it, set INFINITY_PORT to another port, or set INFINITY_URL "
                 "to use that server"
             )
         self.state = EngineState.STARTING
-        self._process = subprocess.Popen(
+        self._process = ProcessGroup(
             engine_command(self.settings, self.port),
-            env=engine_environment(self.settings),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
+            engine_environment(self.settings),
+            self.settings.without_secrets,
         )
-        self._drain = threading.Thread(
-            target=self._drain_output, args=(self._process.stdout,), name="engine-log", daemon=True
-        )
-        self._drain.start()
 
-    async def ready(self) -> Sequence[Model]:
+    async def ready(self, mark: Callable[[str], None] = lambda _phase: None) -> "Sequence[Model]":
         """Wait until every model embeds.
+
+        Args:
+            mark: told when the engine is `listening` and when it is `embedding`.
 
         Raises:
             EngineStartError: the process ended, a model does not work, or it took too long.
         """
-        loading = asyncio.ensure_future(wait_until_embedding(self.url, self.settings))
-        exited = asyncio.ensure_future(self._exited())
+        process = self._running()
+        loading = asyncio.ensure_future(wait_until_embedding(self.url, self.settings, mark))
+        exited = asyncio.ensure_future(self.exited())
         try:
             await asyncio.wait({loading, exited}, return_when=asyncio.FIRST_COMPLETED)
-            if not loading.done():
-                raise EngineStartError(await asyncio.to_thread(self._describe_exit))
+            if exited.done():
+                raise EngineStartError(await asyncio.to_thread(process.describe_exit))
             models = loading.result()
         finally:
             loading.cancel()
             exited.cancel()
+        process.output.is_loading = False
         self.state = EngineState.READY
         return models
 
-    async def _exited(self) -> None:
-        # The process is a plain one, known to no event loop, so that it outlives all of them.
-        while self._process is not None and self._process.poll() is None:  # noqa: ASYNC110
-            await asyncio.sleep(_EXIT_CHECK_S)
+    async def exited(self) -> str:
+        """Wait until the process has ended, and everything it started with it.
 
-    def _describe_exit(self) -> str:
+        Returns:
+            What there is to say about it.
+        """
+        process = self._running()
+        code = await asyncio.wrap_future(process.exited)
         self.state = EngineState.DEAD
-        if self._drain is not None:
-            self._drain.join(_DRAIN_JOIN_S)
-        code = self._process.returncode if self._process else None
-        lines = list(self._last_lines)
-        quoted = "".join(f"\n  engine: {line}" for line in lines[-_QUOTED_LINES:])
-        cause = likely_cause(lines, code)
-        return f"the engine ended while loading (exit code {code}): {cause}{quoted}"
+        return f"exit code {code}: {process.output.likely_cause(code)}"
+
+    def memory_bytes(self) -> int:
+        """The resident memory of the process and everything it started."""
+        return self._process.memory_bytes() if self._process else 0
+
+    def kill(self) -> None:
+        """End the process and everything it started at once: a hung one ignores SIGTERM."""
+        if self._process is not None:
+            self._process.send(signal.SIGKILL)
 
     def stop(self) -> None:
         """End the process and everything it started: ask, wait, then kill. Safe to call again."""
@@ -226,42 +191,50 @@ class Engine:
         if process is None:
             return
         self.state = EngineState.STOPPING
-        _signal_group(process, signal.SIGTERM)
-        try:
-            process.wait(_STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
+        process.send(signal.SIGTERM)
+        if not process.wait(_STOP_GRACE_S):
             log.warning("the engine did not end within %s s of SIGTERM: killing it", _STOP_GRACE_S)
-        _signal_group(process, signal.SIGKILL)
-        process.wait()
-        if self._drain is not None:
-            self._drain.join(_DRAIN_JOIN_S)
-        if process.stdout is not None:
-            process.stdout.close()
+        process.send(signal.SIGKILL)
+        process.wait(_KILL_S)
         self._process = None
         self.state = EngineState.DEAD
 
-    def _drain_output(self, pipe: IO[str]) -> None:
-        """Pass the engine's lines to the log; an undrained pipe would block the engine."""
-        for line in pipe:
-            text = self.settings.without_secrets(line.rstrip())[:_LINE_CHARS]
-            if text:
-                self._last_lines.append(text)
-                log.info("engine: %s", text)
+    def _running(self) -> ProcessGroup:
+        if self._process is None:
+            raise EngineStartError("the engine was not started")
+        return self._process
 
 
-async def wait_until_embedding(url: str, settings: Settings) -> Sequence[Model]:
+async def wait_until_embedding(
+    url: str, settings: Settings, mark: Callable[[str], None] = lambda _phase: None
+) -> "Sequence[Model]":
     """Wait until the server at `url` embeds with every model that it serves.
+
+    Args:
+        url: the server's.
+        settings: how long it may take, and the key.
+        mark: told when the server is `listening` and when it is `embedding`.
 
     Raises:
         EngineStartError: it took longer than `engine_start_timeout_s`, or a model does not work.
     """
+    # Only now: aiohttp and numpy take a quarter of a second to import, while the engine loads.
+    from infinity_worker.infinity_client import InfinityClient, InfinityError  # noqa: PLC0415
+    from infinity_worker.probes import probe, wait_until_listening  # noqa: PLC0415
+
     limit = settings.engine_start_timeout_s
     async with InfinityClient(
         url, timeout_s=min(limit, _PROBE_TIMEOUT_S), api_key=settings.infinity_api_key
     ) as client:
         try:
             async with asyncio.timeout(limit):
-                return await wait_for_models(client)
+                models = await wait_until_listening(client)
+                mark("listening")
+                # A listening engine has loaded its models, but only an embedding shows they work.
+                for model in models:
+                    await probe(client, model)
+                mark("embedding")
+                return models
         except TimeoutError:
             raise EngineStartError(
                 f"the engine was not ready within {limit:.0f} s: raise ENGINE_START_TIMEOUT if its "
@@ -279,7 +252,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _port_is_taken(port: int) -> bool:
+def port_is_taken(port: int) -> bool:
+    """Whether something listens on this port, seen from `HOST`."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -287,9 +261,3 @@ def _port_is_taken(port: int) -> bool:
         except OSError:
             return True
     return False
-
-
-def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    # The group outlives its leader as long as a child of it lives.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)

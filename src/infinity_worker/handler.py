@@ -4,20 +4,31 @@ A job's `input` is one of two things:
 
     {"openai_route": "/v1/embeddings", "openai_input": {…}}   from /openai/v1/*   → [result]
     {"input" | "text" | "image": …}                           from /run, /runsync → result
+    {"query": …, "documents" | "docs": …}                     likewise
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import TypeVar
 
 from infinity_worker.embedding import embed
+from infinity_worker.errors import InvalidRequest, RequestError, RouteNotFound
 from infinity_worker.infinity_client import InfinityError
 from infinity_worker.logs import JobRecord, place_of
 from infinity_worker.results import JobResult
-from infinity_worker.schema import EmbeddingRequest, InvalidRequest, RequestError, RouteNotFound
+from infinity_worker.schema import EmbeddingRequest
+from infinity_worker.scoring import classify, rerank
+from infinity_worker.scoring_schema import ClassifyRequest, RerankRequest
+from infinity_worker.time_limit import TimeIsUpError
 from infinity_worker.utils import JsonObject, create_error_response
 from infinity_worker.worker import Worker
 
 log = logging.getLogger(__name__)
+
+ROUTES = ("/v1/embeddings", "/v1/rerank", "/v1/classify", "/v1/models")
+_MODEL = "/models/"
+
+T = TypeVar("T")
 
 
 async def async_handler(
@@ -42,8 +53,8 @@ async def async_handler(
     try:
         if isinstance(job_input, dict) and is_openai:
             route, body = job_input["openai_route"], job_input.get("openai_input")
-            return await handle_openai_route(route, body, worker, record)
-        return await handle_standard_format(job_input, worker, record)
+            return await _in_time(handle_openai_route(route, body, worker, record), worker, record)
+        return await _in_time(handle_standard_format(job_input, worker, record), worker, record)
     except RequestError as error:
         failure = create_error_response(str(error), error.type, error.code, error.param)
         return [failure] if is_openai else failure
@@ -55,6 +66,18 @@ async def async_handler(
     except Exception as error:  # noqa: BLE001  # the one place where the unforeseen ends
         log.error("job %s failed unexpectedly: %s", record.job_id, place_of(error))  # noqa: TRY400  # a traceback may repeat an input
         return create_error_response("internal error: see the worker's log", "internal_error", 500)
+
+
+async def _in_time(answer: Coroutine[object, object, T], worker: Worker, record: JobRecord) -> T:
+    """Await an answer until the job's time is over.
+
+    Raises:
+        InfinityError: it is, and this is why.
+    """
+    try:
+        return await worker.time_limit.within(answer)
+    except TimeIsUpError:
+        raise worker.batcher.late(record.model) from None
 
 
 async def handle_openai_route(
@@ -76,11 +99,20 @@ async def handle_openai_route(
         case "/embeddings":
             record.route = "/v1/embeddings"
             return [await embed(EmbeddingRequest.from_openai(body), worker, record)]
+        case "/rerank":
+            record.route = "/v1/rerank"
+            return [await rerank(RerankRequest.read(body, worker.max_items), worker, record)]
+        case "/classify":
+            record.route = "/v1/classify"
+            return [await classify(ClassifyRequest.read(body, worker.max_items), worker, record)]
         case "/models":
             record.route = "/v1/models"
-            return [await list_models(worker)]
+            return [await worker.catalogue.listing()]
+        case path if path.startswith(_MODEL):
+            record.route = "/v1/models/{model}"
+            return [await worker.catalogue.entry(path.removeprefix(_MODEL))]
         case _:
-            raise RouteNotFound("no such route: /v1/embeddings and /v1/models are served")
+            raise RouteNotFound(f"no such route: {', '.join(ROUTES)} are served")
 
 
 async def handle_standard_format(
@@ -92,24 +124,9 @@ async def handle_standard_format(
         RequestError: the caller's fault.
         InfinityError: the engine could not answer.
     """
+    if isinstance(job_input, dict) and "query" in job_input:
+        return await rerank(RerankRequest.read(job_input, worker.max_items), worker, record)
     return await embed(EmbeddingRequest.from_standard(job_input), worker, record)
-
-
-async def list_models(worker: Worker) -> JsonObject:
-    """List the served models in OpenAI's shape, with what each can do."""
-    return {
-        "object": "list",
-        "data": [
-            {
-                "id": model.name,
-                "object": "model",
-                "created": model.created,
-                "owned_by": "infinity",
-                "capabilities": sorted(model.capabilities),
-            }
-            for model in await worker.client.models()
-        ],
-    }
 
 
 def _canonical(route: object) -> str:

@@ -5,14 +5,15 @@ InfinityError
 ├── InfinityTimeout      504  no answer in time
 ├── InfinityOverloaded   429  the engine's queue is full
 ├── InfinityRejected     400  the engine refused the input
-└── InfinityBadResponse  502  the engine failed, or answered nonsense
+├── InfinityBadResponse  502  the engine failed, or answered nonsense
+└── InfinityCrashed      500  the engine ended or hung at this input, twice
 """
 
-import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import aiohttp
 import numpy as np
@@ -27,6 +28,13 @@ MAX_TEXTS_PER_REQUEST = 2_048
 MAX_IMAGES_PER_REQUEST = 32
 MAX_TEXT_CHARS = 122_880
 
+# What a request may take beside its base (`ENGINE_TIMEOUT`), by what it carries: an image is asked
+# for as a whole, a text by its length. Ten times what MiniLM takes on two cores.
+_TEXT_S = 0.025
+_CHAR_S = 0.000_1
+_IMAGE_S = 1.0
+# The list of models touches none of them.
+_LIST_TIMEOUT_S = 10.0
 _CONNECT_TIMEOUT_S = 5.0
 # Less than the engine's own 5 s, so that it never closes a connection that is about to be used.
 _KEEPALIVE_S = 4.0
@@ -86,6 +94,13 @@ class InfinityBadResponse(InfinityError):
     """The engine failed, or answered something that is not an embedding."""
 
 
+class InfinityCrashed(InfinityError):
+    """The engine ended or hung each time that it was given this input."""
+
+    code = 500
+    type = "internal_error"
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """One model that the engine serves.
@@ -99,6 +114,10 @@ class Model:
     name: str
     capabilities: frozenset[str]
     created: int = 0
+
+    def can(self, capability: str) -> bool:
+        """Tell whether the model has a capability, in the engine's words."""
+        return capability in self.capabilities
 
     def takes(self, modality: Modality) -> bool:
         """Tell whether the model embeds this modality."""
@@ -124,11 +143,17 @@ class InfinityClient:
     """Async client of one Infinity server: one HTTP session, kept alive.
 
     The session belongs to the event loop of the first request; `close()` ends it.
+
+    Args:
+        url: the server's.
+        timeout_s: the base of every request's deadline; see `deadline_s`.
+        api_key: sent as a bearer token.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 120.0, api_key: str | None = None) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 60.0, api_key: str | None = None) -> None:
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
+        self._answers: Counter[str] = Counter()
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session: aiohttp.ClientSession | None = None
         self._models: Sequence[Model] = ()
@@ -157,11 +182,21 @@ class InfinityClient:
             InfinityError: the engine could not answer.
         """
         if not self._models:
-            self._models = _parse_models(await self._request("GET", "/models"))
+            timeout_s = min(self._timeout_s, _LIST_TIMEOUT_S)
+            self._models = _parse_models(await self._request("GET", "/models", timeout_s))
         return self._models
 
+    def answers(self, model: str) -> int:
+        """How many requests for a model have been answered so far."""
+        return self._answers[model]
+
     async def get_embeddings(
-        self, model: str, inputs: Sequence[str], modality: Modality = "text"
+        self,
+        model: str,
+        inputs: Sequence[str],
+        modality: Modality = "text",
+        *,
+        timeout_s: float | None = None,
     ) -> EmbeddingBatch:
         """Embed inputs of one modality in one engine request.
 
@@ -169,10 +204,13 @@ class InfinityClient:
             model: a served name.
             inputs: at most `MAX_TEXTS_PER_REQUEST` texts or `MAX_IMAGES_PER_REQUEST` images.
             modality: what all the inputs are.
+            timeout_s: the deadline; None for one that suits the request's size.
 
         Raises:
             InfinityError: the engine could not answer.
         """
+        if timeout_s is None:
+            timeout_s = self.deadline_s(inputs, modality)
         payload = {
             "model": model,
             "input": inputs,
@@ -180,15 +218,38 @@ class InfinityClient:
             # Base64 carries float32 exactly, at a third of the size of JSON numbers.
             "encoding_format": "base64",
         }
-        return _parse_embeddings(await self._request("POST", "/embeddings", payload), len(inputs))
+        answer = await self._request("POST", "/embeddings", timeout_s, payload)
+        batch = _parse_embeddings(answer, len(inputs))
+        self._answers[model] += 1
+        return batch
+
+    async def ask(self, path: str, payload: Mapping[str, object], timeout_s: float) -> Any:
+        """Post to one of the engine's other routes; the answer's JSON, whatever it is.
+
+        Raises:
+            InfinityError: the engine could not answer.
+        """
+        return await self._request("POST", path, timeout_s, payload)
+
+    def deadline_s(self, inputs: Sequence[str], modality: Modality) -> float:
+        """How many seconds a request with these inputs may take; see `deadline_s`."""
+        return deadline_s(self._timeout_s, inputs, modality)
 
     async def _request(
-        self, method: str, path: str, payload: Mapping[str, object] | None = None
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        payload: Mapping[str, object] | None = None,
     ) -> object:
         body = None if payload is None else orjson.dumps(payload)
         try:
             async with self._open_session().request(
-                method, self.url + path, data=body, headers=_JSON if body else None
+                method,
+                self.url + path,
+                data=body,
+                headers=_JSON if body else None,
+                timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_TIMEOUT_S),
             ) as response:
                 content = await response.read()
                 status = response.status
@@ -208,11 +269,19 @@ class InfinityClient:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=_READ_BUFFER_BYTES,
                 headers=self._headers,
-                timeout=aiohttp.ClientTimeout(
-                    total=self._timeout_s, sock_connect=_CONNECT_TIMEOUT_S
-                ),
             )
         return self._session
+
+
+def deadline_s(base_s: float, inputs: Sequence[str], modality: Modality) -> float:
+    """How many seconds a request may take: the base, and an allowance for what it carries.
+
+    For texts 25 ms each and 0.1 ms for each character, at most 51 s and 100 s in a request that the
+    worker sends; for images 1 s each, at most 32 s.
+    """
+    if modality == "image":
+        return base_s + _IMAGE_S * len(inputs)
+    return base_s + _TEXT_S * len(inputs) + _CHAR_S * sum(map(len, inputs))
 
 
 def translate_transport_error(error: Exception) -> InfinityError:
@@ -272,32 +341,3 @@ def _decode(encoded: Sequence[str]) -> NDArray[np.float32]:
     """Read base64 strings of equal length as rows of little-endian float32."""
     rows = b"".join([pybase64.b64decode(text, validate=True) for text in encoded])
     return np.frombuffer(rows, dtype="<f4").reshape(len(encoded), -1)
-
-
-async def wait_for_models(client: InfinityClient, *, poll_s: float = 0.1) -> Sequence[Model]:
-    """Wait until the engine listens, then embed one short text or tiny image with each model.
-
-    A listening engine has loaded its models, but only an embedding shows that they work.
-
-    Raises:
-        InfinityError: the engine listens and a model does not answer as it should.
-    """
-    while True:
-        try:
-            models = await client.models()
-            break
-        except (InfinityUnavailable, InfinityTimeout):
-            await asyncio.sleep(poll_s)
-    for model in models:
-        if model.takes("text"):
-            await client.get_embeddings(model.name, ["ready?"], "text")
-        elif model.takes("image"):
-            await client.get_embeddings(model.name, [_PROBE_IMAGE], "image")
-    return models
-
-
-# A grey RGB picture of 8 × 8 pixels.
-_PROBE_IMAGE = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mNs"
-    "aGhgwAaYGHCAwSkBADAXAZDUexXGAAAAAElFTkSuQmCC"
-)

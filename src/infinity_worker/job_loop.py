@@ -10,13 +10,12 @@ pinned by a contract test.
 import asyncio
 import contextlib
 import functools
-import json
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
 import aiohttp
 import orjson
@@ -27,7 +26,9 @@ from runpod.serverless.modules import rp_http, rp_job, rp_scale
 from runpod.serverless.modules.rp_logger import RunPodLogger
 
 from infinity_worker.backoff import Backoff, retry_after_s
+from infinity_worker.job_json import Job, read_jobs
 from infinity_worker.logs import JobRecord, place_of
+from infinity_worker.parent_death import end_forks_with_this_process
 from infinity_worker.reporting import Delivery, Reporter
 from infinity_worker.results import JobResult, Report, refused_report, report_of
 from infinity_worker.settings import Settings
@@ -35,8 +36,6 @@ from infinity_worker.utils import create_error_response
 
 log = logging.getLogger(__name__)
 
-Job: TypeAlias = Mapping[str, object]
-Handler: TypeAlias = Callable[[Job, JobRecord], Awaitable[JobResult]]
 
 # The platform ends a poll well before this; only a dead connection lasts longer.
 _TAKE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=100)
@@ -44,35 +43,78 @@ _TAKE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=100
 _HELD_S = 0.05
 
 
-def run(handler: Handler, settings: Settings, close: Callable[[], Awaitable[None]]) -> None:
+class Service(Protocol):
+    """What answers the jobs. All of it runs on the event loop that takes them, but `prepare`."""
+
+    async def prepare(self) -> None:
+        """Return once jobs can be answered; raise if they never will be."""
+
+    async def answer(self, job: Job, record: JobRecord) -> JobResult:
+        """Answer one job, and note in the record what the log may say about it."""
+
+    def taking(self) -> None:
+        """Note that a question for jobs is about to be sent."""
+
+    async def supervise(self) -> None:
+        """Go on until cancelled; raise when no more jobs should be taken."""
+
+    async def close(self) -> None:
+        """End what is held open."""
+
+
+def run(service: Service, settings: Settings) -> None:
     """Take jobs until the platform ends the worker.
 
-    The SDK reads its own arguments: with `--test_input` one job is run, with `--rp_serve_api` its
-    development server.
+    The SDK reads its own arguments: with `--test_input` one job is run and its result printed, with
+    `--rp_serve_api` its development server runs.
 
     Args:
-        handler: answers one job and notes in the record what the log may say about it.
+        service: what answers the jobs; it is prepared in a fitness check on the platform, so that
+            the platform is told why a worker does not start.
         settings: how many jobs at a time, limits and times.
-        close: called in the loop's end, to end what the handler holds open.
+
+    Raises:
+        Exception: what `prepare`, off the platform, or `supervise` raised.
     """
+    one_job = _is_one_job(settings)
 
     async def platform_handler(job: Job) -> object:
-        return to_platform(await handler(job, JobRecord(str(job.get("id")))))
+        return to_platform(await service.answer(job, JobRecord(str(job.get("id")))))
+
+    async def engine_is_loaded_and_embeds() -> None:
+        await service.prepare()
+
+    async def only_handler(job: Job) -> object:
+        try:
+            return await platform_handler(job)
+        finally:
+            await service.close()
 
     if "RUNPOD_LOG_LEVEL" not in settings.environment:
-        # At its default level, DEBUG, the SDK prints every result.
-        RunPodLogger().set_level("WARN")
-    if settings.job_loop == "event":
-        # The SDK makes its loop by this name, once its start-up is done.
-        rp_scale.JobScaler = functools.partial(
-            EventLoop, handler=handler, settings=settings, close=close
-        )
+        # At its default level, DEBUG, the SDK prints every result. A test's is printed at INFO.
+        RunPodLogger().set_level("INFO" if one_job else "WARN")
+    # The SDK's heartbeat is one: without this it would outlive a killed worker and ping for it.
+    end_forks_with_this_process()
+    # The SDK makes its loop by this name, once its start-up is done.
+    loop = EventLoop if settings.job_loop == "event" else StockLoop
+    rp_scale.JobScaler = functools.partial(loop, service=service, settings=settings)
+    if "RUNPOD_WEBHOOK_GET_JOB" in settings.environment:
+        runpod.serverless.register_fitness_check(engine_is_loaded_and_embeds)
+    else:
+        asyncio.run(service.prepare())
     runpod.serverless.start(
         {
-            "handler": platform_handler,
+            "handler": only_handler if one_job else platform_handler,
             "concurrency_modifier": lambda _current: settings.max_concurrency,
         }
     )
+
+
+def _is_one_job(settings: Settings) -> bool:
+    """Whether the SDK will run one test job and exit: it does so where it knows no platform."""
+    arguments, _ = runpod.serverless.parser.parse_known_args()
+    on_platform = "RUNPOD_WEBHOOK_GET_JOB" in settings.environment
+    return not arguments.rp_serve_api and (bool(arguments.test_input) or not on_platform)
 
 
 def to_platform(result: JobResult) -> object:
@@ -88,23 +130,14 @@ class EventLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK is untyped
 
     Args:
         config: the SDK's.
-        handler: answers one job.
+        service: answers the jobs; when it cannot go on, what was taken is finished and reported.
         settings: how many jobs at a time, limits and times.
-        close: called at the end.
     """
 
-    def __init__(
-        self,
-        config: dict[str, Any],
-        *,
-        handler: Handler,
-        settings: Settings,
-        close: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, config: dict[str, Any], *, service: Service, settings: Settings) -> None:
         super().__init__(config)
-        self._handler = handler
+        self._service = service
         self._settings = settings
-        self._close = close
         self._slot_freed = asyncio.Event()
         self._ending = asyncio.Event()
         self._leave = asyncio.Event()
@@ -122,14 +155,17 @@ class EventLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK is untyped
             reporter = Reporter(session, _job_done_url, self._settings.report_timeout_s)
             taking = asyncio.create_task(self._take_jobs(session, reporter))
             stopping = asyncio.create_task(self.monitor_stop_signals(session))
+            supervising = asyncio.create_task(self._service.supervise())
+            supervising.add_done_callback(self._supervision_ended)
             try:
                 await self._until_left({taking})
                 await self._until_left(set(self.jobs_tasks.values()))
-                if taking.done():
-                    taking.result()
+                for task in (taking, supervising):
+                    if task.done():
+                        task.result()
             finally:
-                await _cancel([taking, stopping, *self.jobs_tasks.values()])
-                await self._close()
+                await _cancel([taking, stopping, supervising, *self.jobs_tasks.values()])
+                await self._service.close()
 
     async def _until_left(self, tasks: set[asyncio.Task[None]]) -> None:
         """Wait until all of these are done, or it is time to leave."""
@@ -142,9 +178,18 @@ class EventLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK is untyped
         """On the first signal finish what was taken, within a bound; on the second leave."""
         if self._ending.is_set():
             self._leave.set()
+        self._finish("told to end")
+
+    def _supervision_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self._finish("the engine is lost")
+
+    def _finish(self, why: str) -> None:
+        """Take nothing new, and leave once what was taken is reported."""
+        if self._ending.is_set():
             return
         bound = self._settings.shutdown_timeout_s
-        log.info("told to end: finishing %d jobs, for %.0f s at most", len(self.jobs_tasks), bound)
+        log.info("%s: finishing %d jobs, for %.0f s at most", why, len(self.jobs_tasks), bound)
         self.kill_worker()
         self._ending.set()
         self._slot_freed.set()
@@ -160,6 +205,7 @@ class EventLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK is untyped
                 await self._slot_freed.wait()
                 continue
             asked_at = time.monotonic()
+            self._service.taking()
             poll = await _poll(session, free)
             for job in poll.jobs:
                 self._begin(job, reporter)
@@ -207,12 +253,39 @@ class EventLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK is untyped
     async def _run_one(self, job: Job, record: JobRecord) -> tuple[JobResult, Report]:
         """Run the handler and write its result; something is always there to report."""
         try:
-            result = await self._handler(job, record)
+            result = await self._service.answer(job, record)
             return result, report_of(result, self._settings.result_limit_bytes)
         except Exception as error:  # noqa: BLE001  # a job without any report would be lost
             log.error("job %s cannot be answered: %s", record.job_id, place_of(error))  # noqa: TRY400  # a traceback may repeat an input
             failure = create_error_response("internal error", "internal_error", 500)
             return failure, report_of(failure, self._settings.result_limit_bytes)
+
+
+class StockLoop(rp_scale.JobScaler):  # type: ignore[misc]  # the SDK is untyped
+    """The SDK's own loop, beside which the engine is watched.
+
+    Args:
+        config: the SDK's.
+        service: what answers the jobs.
+        settings: taken for the sake of `EventLoop`'s signature.
+    """
+
+    def __init__(self, config: dict[str, Any], *, service: Service, settings: Settings) -> None:  # noqa: ARG002  # said above
+        super().__init__(config)
+        self._service = service
+
+    async def run(self) -> None:
+        """Run the SDK's loop until it is told to end or the engine is lost."""
+        supervising = asyncio.create_task(self._service.supervise())
+        supervising.add_done_callback(lambda _task: self.kill_worker())
+        self._service.taking()
+        try:
+            await super().run()
+            if supervising.done():
+                supervising.result()
+        finally:
+            await _cancel([supervising])
+            await self._service.close()
 
 
 class _Poll(NamedTuple):
@@ -229,28 +302,15 @@ async def _poll(session: aiohttp.ClientSession, free: int) -> _Poll:
         async with session.get(rp_job._job_get_url(free), timeout=_TAKE_TIMEOUT) as response:  # noqa: SLF001  # pinned by a contract test
             content = await response.read()
             if response.status == HTTPStatus.OK:
-                return _Poll(_read_jobs(content))
+                return _Poll(read_jobs(content))
             # 400 is the platform's answer while FlashBoot keeps the worker asleep.
             if response.status in {HTTPStatus.NO_CONTENT, HTTPStatus.BAD_REQUEST}:
                 return _Poll()
             log.warning("asking for jobs: the platform answered %d", response.status)
             return _Poll(failed=True, retry_after_s=retry_after_s(response.headers))
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         log.warning("asking for jobs failed: %s", type(error).__name__)
         return _Poll(failed=True)
-
-
-def _read_jobs(content: bytes) -> list[Job]:
-    """Read the answer of job-take (one job) or job-take-batch (a list); empty is no job."""
-    if not content:
-        return []
-    try:
-        answer = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        # Half a surrogate pair is no reason to lose a job: the handler answers for its text.
-        answer = json.loads(content)
-    jobs = answer if isinstance(answer, list) else [answer]
-    return [job for job in jobs if isinstance(job, dict)]
 
 
 def _job_done_url(job_id: str) -> str:

@@ -6,19 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from infinity_worker.errors import InvalidRequest, RequestError, RequestTooLarge
 from infinity_worker.infinity_client import (
     MAX_TEXT_CHARS,
     EmbeddingBatch,
     InfinityBadResponse,
     Model,
 )
-from infinity_worker.schema import (
-    EmbeddingRequest,
-    InvalidRequest,
-    Item,
-    RequestError,
-    RequestTooLarge,
-)
+from infinity_worker.schema import EmbeddingRequest, Item
 from infinity_worker.utils import Modality
 
 _MODALITIES: tuple[Modality, ...] = ("text", "image")

@@ -1,14 +1,27 @@
 """What callers get back: OpenAI's response shapes."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pybase64
 from numpy.typing import NDArray
 
+from infinity_worker.errors import InvalidRequest, RequestError
+from infinity_worker.options import EmbeddingType, EncodingFormat
 from infinity_worker.parts import Embeddings
-from infinity_worker.schema import EmbeddingRequest, InvalidRequest, RequestError
+from infinity_worker.quantise import quantised
+from infinity_worker.schema import EmbeddingRequest
 from infinity_worker.utils import JsonObject, create_error_response
+
+# The embeddings of a request: as base64 strings, as rows of an array, or as objects by type.
+Formatted: TypeAlias = (
+    Sequence[str]
+    | Sequence[JsonObject]
+    | NDArray[np.float32]
+    | NDArray[np.int8]
+    | NDArray[np.uint8]
+)
 
 
 def embedding_response(
@@ -16,8 +29,9 @@ def embedding_response(
 ) -> JsonObject:
     """Build the answer to an embedding request.
 
-    Each `embedding` is a base64 string, or a float32 array that orjson writes as JSON numbers.
-    Images add no tokens; a response to a request with images says how many in `usage.images`.
+    Each `embedding` is a base64 string, or an array that orjson writes as JSON numbers; where
+    several types are asked for, an object of those by type. Images add no tokens; a response to a
+    request with images says how many in `usage.images`.
 
     Raises:
         InvalidRequest: more dimensions are asked for than the model has.
@@ -25,7 +39,7 @@ def embedding_response(
     usage = {"prompt_tokens": embeddings.text_tokens, "total_tokens": embeddings.text_tokens}
     if embeddings.images:
         usage["images"] = embeddings.images
-    formatted = _formatted(request, embeddings)
+    formatted = _of_all_types(request, embeddings) if embeddings.encoded else ()
     return {
         "object": "list",
         "data": _with_failures(formatted, embeddings.failures)
@@ -39,9 +53,7 @@ def embedding_response(
     }
 
 
-def _with_failures(
-    formatted: Sequence[str] | NDArray[np.float32], failures: Mapping[int, RequestError]
-) -> list[JsonObject]:
+def _with_failures(formatted: Formatted, failures: Mapping[int, RequestError]) -> list[JsonObject]:
     """The entries of all items; one that failed has null for its embedding, and its error."""
     good = iter(formatted)
     data: list[JsonObject] = []
@@ -56,24 +68,33 @@ def _with_failures(
     return data
 
 
-def _formatted(
-    request: EmbeddingRequest, embeddings: Embeddings
-) -> Sequence[str] | NDArray[np.float32]:
-    if not embeddings.encoded:
-        return ()
+def _of_all_types(request: EmbeddingRequest, embeddings: Embeddings) -> Formatted:
     own = embeddings.vectors.shape[1]
     wanted = request.dimensions or own
-    if wanted == own:
-        return embeddings.encoded if request.encoding_format == "base64" else embeddings.vectors
     if wanted > own:
         raise InvalidRequest(
             f"dimensions: {wanted} are asked for, the model has {own}",
             "dimensions",
         )
-    vectors = shortened(embeddings.vectors, wanted)
-    if request.encoding_format == "base64":
-        return [pybase64.b64encode_as_string(row.tobytes()) for row in vectors]
-    return vectors
+    if request.types == ("float",) and wanted == own:
+        # Handed on as they came.
+        return embeddings.encoded if request.encoding_format == "base64" else embeddings.vectors
+    vectors = embeddings.vectors if wanted == own else shortened(embeddings.vectors, wanted)
+    each = [_of_type(vectors, kind, request.encoding_format) for kind in request.types]
+    if len(each) == 1:
+        return each[0]
+    return [dict(zip(request.types, values, strict=True)) for values in zip(*each, strict=True)]
+
+
+def _of_type(
+    vectors: NDArray[np.float32], kind: EmbeddingType, encoding: EncodingFormat
+) -> Formatted:
+    # The ranges of int8 and uint8 are those of unit vectors, which not every model's are.
+    unit = shortened(vectors, vectors.shape[1]) if kind in ("int8", "uint8") else vectors
+    values = quantised(unit, kind)
+    if encoding == "float":
+        return values
+    return [pybase64.b64encode_as_string(row.tobytes()) for row in values]
 
 
 def shortened(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:

@@ -1,61 +1,23 @@
-"""Every accepted request shape, normalised to one.
-
-Errors that are the caller's fault:
-
-RequestError
-├── InvalidRequest    400  a field or an item is missing or malformed
-├── ModelNotFound     404  no such model is served
-├── RouteNotFound     404  no such route
-└── RequestTooLarge   413  too many items, or one that is too large
-"""
+"""Every accepted shape of an embedding request, normalised to one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, NamedTuple, Self, TypeAlias
+from typing import NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
-
+from infinity_worker.errors import InvalidRequest, RequestError
 from infinity_worker.items import SEND_STRINGS, MalformedItem, is_token_ids, kind, read_item
+from infinity_worker.options import EmbeddingType, EncodingFormat, OnError, Options
 from infinity_worker.utils import Modality, detect_modality
 
-EncodingFormat: TypeAlias = Literal["float", "base64"]
-OnError: TypeAlias = Literal["fail", "null"]
-
-
-class RequestError(Exception):
-    """The caller's fault. `param` names the field or item, as in `input[3]`."""
-
-    code: ClassVar[int] = 400
-    type: ClassVar[str] = "invalid_request_error"
-
-    def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
-
-
-class InvalidRequest(RequestError):
-    """A field or an item is missing or malformed."""
-
-
-class ModelNotFound(RequestError):
-    """The model is not served; the message lists those that are."""
-
-    code = 404
-    type = "model_not_found"
-
-
-class RouteNotFound(RequestError):
-    """The route is not served; the message lists those that are."""
-
-    code = 404
-    type = "not_found_error"
-
-
-class RequestTooLarge(RequestError):
-    """Too many items, or one that is too large."""
-
-    code = 413
-    type = "request_too_large"
+# The fields that may hold the items, and what all of them are then.
+_EVERYWHERE: Mapping[str, Modality | None] = {
+    "input": None,
+    "inputs": None,
+    "texts": "text",
+    "images": "image",
+    "messages": None,
+}
+_STANDARD: Mapping[str, Modality | None] = {**_EVERYWHERE, "text": "text", "image": "image"}
 
 
 class Item(NamedTuple):
@@ -75,6 +37,10 @@ class EmbeddingRequest:
         model: a served name, or None for the default model.
         encoding_format: `float` (JSON numbers) or `base64` (little-endian float32).
         dimensions: how many leading numbers of each embedding to keep.
+        types: what the numbers of the embeddings are to be, if not float32 alone.
+        prompt: put before each text.
+        purpose: the field that says what the texts are for, and what it says.
+        cuts: whether a text that is too long for the model is cut, or refused.
         on_error: whether a bad item fails the request, or has null for its embedding.
         failures: the bad items found so far, by their positions in the caller's list; none of
             them is in `items`. There are some only where `on_error` is `null`.
@@ -85,6 +51,10 @@ class EmbeddingRequest:
     model: str | None = None
     encoding_format: EncodingFormat = "float"
     dimensions: int | None = None
+    types: tuple[EmbeddingType, ...] = ("float",)
+    prompt: str | None = None
+    purpose: tuple[str, str] | None = None
+    cuts: bool = True
     on_error: OnError = "fail"
     failures: Mapping[int, RequestError] = field(default_factory=dict)
 
@@ -99,6 +69,11 @@ class EmbeddingRequest:
         if not self.failures:
             return range(len(self.items))
         return [at for at in range(self.count) if at not in self.failures]
+
+    @property
+    def prompting(self) -> tuple[str | None, tuple[str, str] | None]:
+        """What the caller says of what is put before the texts."""
+        return self.prompt, self.purpose
 
     def param(self, position: int) -> str:
         """What an error calls the item at a position of the caller's list."""
@@ -126,7 +101,7 @@ class EmbeddingRequest:
         Raises:
             InvalidRequest: a field is missing or malformed; names the field.
         """
-        return cls._read(_as_object(body, "the request body"), fields=("input",))
+        return cls._read(_as_object(body, "the request body"), _EVERYWHERE)
 
     @classmethod
     def from_standard(cls, job_input: object) -> Self:
@@ -135,57 +110,45 @@ class EmbeddingRequest:
         Raises:
             InvalidRequest: a field is missing or malformed; names the field.
         """
-        return cls._read(_as_object(job_input, "input"), fields=("input", "text", "image"))
+        return cls._read(_as_object(job_input, "input"), _STANDARD)
 
     @classmethod
-    def _read(cls, body: Mapping[str, object], fields: Sequence[str]) -> Self:
+    def _read(cls, body: Mapping[str, object], fields: Mapping[str, Modality | None]) -> Self:
         # Clients send null for options that they leave to the server.
         given = {name: value for name, value in body.items() if value is not None}
         present = [name for name in fields if name in given]
         if len(present) != 1:
-            choice = " or ".join(f"`{name}`" for name in fields)
-            problem = "is missing" if not present else "are more than one"
-            raise InvalidRequest(
-                f"{', '.join(f'`{name}`' for name in present) or choice} {problem}: "
-                f"send what to embed in {'one of ' if len(fields) > 1 else ''}{choice}",
-                present[0] if present else fields[0],
-            )
-        options = _Options.read(given)
+            raise _not_one(present, fields)
         name = present[0]
-        items, failures = _read_items(given[name], name, options)
+        options = Options.read(given)
+        modality = _fixed_modality(name, fields[name], options.modality)
+        value = _content_of_message(given[name]) if name == "messages" else given[name]
+        items, failures = _read_items(value, name, modality, options.on_error)
+        types = tuple(kind for kind in options.types if kind != "base64")
         return cls(
             items=items,
             input_field=name,
             model=options.model,
-            encoding_format=options.encoding_format,
-            dimensions=options.dimensions,
+            encoding_format="base64" if "base64" in options.types else options.encoding_format,
+            dimensions=options.numbers,
+            types=types or ("float",),
+            prompt=options.prompt,
+            purpose=options.purpose,
+            cuts=options.cuts(),
             on_error=options.on_error,
             failures=failures,
         )
 
 
-class _Options(BaseModel):
-    """The fields beside the items. Unknown ones are ignored, as OpenAI's clients expect."""
-
-    # pydantic's own `protected_namespaces` would warn about a field called `model`.
-    model_config = ConfigDict(
-        extra="ignore", frozen=True, strict=True, protected_namespaces=(), hide_input_in_errors=True
-    )
-
-    model: str | None = None
-    modality: Modality | None = None
-    encoding_format: EncodingFormat = "float"
-    dimensions: PositiveInt | None = None
-    on_error: OnError = "fail"
-
-    @classmethod
-    def read(cls, given: Mapping[str, object]) -> Self:
-        try:
-            return cls.model_validate(given)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise InvalidRequest(f"{name}: {first['msg']}", name) from None
+def _not_one(present: Sequence[str], fields: Mapping[str, object]) -> InvalidRequest:
+    """What is wrong where the items come in no field, or in more than one."""
+    if present:
+        listed = ", ".join(f"`{name}`" for name in present)
+        return InvalidRequest(f"{listed} are more than one: send one of them", present[0])
+    usual = [name for name in ("input", "text", "image") if name in fields]
+    choice = " or ".join(f"`{name}`" for name in usual)
+    one_of = "in one of " if len(usual) > 1 else "in "
+    return InvalidRequest(f"{choice} is missing: send what to embed {one_of}{choice}", usual[0])
 
 
 def _as_object(value: object, what: str) -> Mapping[str, object]:
@@ -197,9 +160,10 @@ def _as_object(value: object, what: str) -> Mapping[str, object]:
     return value
 
 
-def _fixed_modality(name: str, explicit: Modality | None) -> Modality | None:
+def _fixed_modality(
+    name: str, named: Modality | None, explicit: Modality | None
+) -> Modality | None:
     """The modality that holds for all items, or None where each is to be looked at."""
-    named: Modality | None = "text" if name == "text" else "image" if name == "image" else None
     if named and explicit and named != explicit:
         raise InvalidRequest(
             f"modality: `{explicit}` contradicts the field `{name}`: leave one of them out",
@@ -208,11 +172,21 @@ def _fixed_modality(name: str, explicit: Modality | None) -> Modality | None:
     return explicit or named
 
 
+def _content_of_message(messages: object) -> object:
+    """The one item in `messages`, as vLLM's clients send it."""
+    if not isinstance(messages, list) or len(messages) != 1 or not isinstance(messages[0], dict):
+        raise InvalidRequest("messages: send one message, of a user", "messages")
+    message = messages[0]
+    if message.get("role", "user") != "user":
+        raise InvalidRequest("messages: only a user's message is embedded", "messages")
+    content = message.get("content")
+    return content if isinstance(content, str) else {"content": content}
+
+
 def _read_items(
-    value: object, name: str, options: _Options
+    value: object, name: str, modality: Modality | None, on_error: OnError
 ) -> tuple[tuple[Item, ...], Mapping[int, RequestError]]:
     """The items, and those that are malformed where the caller wants the others nevertheless."""
-    modality = _fixed_modality(name, options.modality)
     if isinstance(value, str | dict):
         return (_read_item(value, name, modality),), {}
     if not isinstance(value, list):
@@ -231,7 +205,7 @@ def _read_items(
         try:
             items.append(_read_item(item, f"{name}[{position}]", modality))
         except InvalidRequest as error:
-            if options.on_error == "fail":
+            if on_error == "fail":
                 raise
             failures[position] = error
     return tuple(items), failures
@@ -247,12 +221,18 @@ def _read_item(value: object, param: str, modality: Modality | None) -> Item:
             f"{param}: its shape says {shown}, the request says that all items are {modality}s",
             param,
         )
-    if not content.isascii():
-        _check_unicode(content, param)
+    check_unicode(content, param)
     return Item(shown or modality or detect_modality(content), content)
 
 
-def _check_unicode(value: str, param: str) -> None:
+def check_unicode(value: str, param: str) -> None:
+    """Refuse half a surrogate pair, which UTF-8 cannot write.
+
+    Raises:
+        InvalidRequest: names the place.
+    """
+    if value.isascii():
+        return
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -6,6 +6,7 @@ The names `MODEL_NAMES`, `BATCH_SIZES`, `DTYPES`, `BACKEND`, `INFINITY_QUEUE_SIZ
 `RUNPOD_MAX_CONCURRENCY` mean what they mean for RunPod's official Infinity worker.
 """
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,6 +54,8 @@ class Settings:
 
     Attributes:
         models: what the engine loads, in order; the first is the default model.
+        aliases: served names by the other names that callers may use for them.
+        prompts: what to put before texts, by served name and purpose.
         infinity_url: a running Infinity server to use instead of starting one.
         infinity_port: the port for the engine that is started; 0 lets the system choose.
         infinity_api_key: sent to the engine as a bearer token.
@@ -64,7 +67,12 @@ class Settings:
         backend: Infinity's inference engine.
         trust_remote_code: whether code that comes with a model may run.
         engine_start_timeout_s: how long loading the models may take.
-        engine_timeout_s: how long one engine request may take.
+        engine_timeout_s: how long one engine request may take, beside what its size allows it.
+        job_timeout_s: how long a job may take, waiting for the engine included.
+        engine_memory_mb: resident megabytes beyond which the engine is started again; 0 for none.
+        engine_max_restarts: how often the engine may be started again within the window.
+        engine_restart_window_s: the window.
+        max_waiting_items: items that the worker holds before further jobs wait outside.
         engine_requests: engine requests for one model that may be under way at a time.
         cache_mb: megabytes of text embeddings to remember; 0 remembers none.
         max_concurrency: jobs that the worker takes at a time.
@@ -79,11 +87,14 @@ class Settings:
         report_timeout_s: how long one try to report a result may take.
         shutdown_timeout_s: how long jobs may go on once the worker is told to end.
         log_level: one of `LOG_LEVELS`.
+        edge_api_key: what clients of the local edge must send; None lets anybody in.
         on_platform: whether this runs on RunPod (logs are JSON there).
         environment: the variables all this was read from, for child processes.
     """
 
     models: tuple[ModelSettings, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     infinity_url: str | None = None
     infinity_port: int = 7997
     infinity_api_key: str | None = field(default=None, repr=False)
@@ -95,7 +106,13 @@ class Settings:
     backend: str = "torch"
     trust_remote_code: bool = True
     engine_start_timeout_s: float = 900.0
-    engine_timeout_s: float = 120.0
+    engine_timeout_s: float = 60.0
+    # The platform's own limit is 600: there must be time to report as well.
+    job_timeout_s: float = 480.0
+    engine_memory_mb: int = 0
+    engine_max_restarts: int = 5
+    engine_restart_window_s: float = 600.0
+    max_waiting_items: int = 100_000
     # Measured with 32 callers on 2 cores: more only makes smaller requests of the same texts.
     engine_requests: int = 2
     cache_mb: int = 0
@@ -114,6 +131,7 @@ class Settings:
     report_timeout_s: float = 20.0
     shutdown_timeout_s: float = 30.0
     log_level: str = "INFO"
+    edge_api_key: str | None = field(default=None, repr=False)
     on_platform: bool = False
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -151,6 +169,8 @@ class Settings:
             raise SettingsError("INFINITY_URL must start with http:// or https://")
         return cls(
             models=_models(read),
+            aliases=_aliases(read),
+            prompts=_prompts(read),
             infinity_url=url.rstrip("/") if url else None,
             infinity_port=read.integer("INFINITY_PORT", 7997, 0, 65_535),
             infinity_api_key=read.text("INFINITY_API_KEY"),
@@ -162,7 +182,12 @@ class Settings:
             backend=read.choice("BACKEND", "torch", BACKENDS),
             trust_remote_code=read.boolean("TRUST_REMOTE_CODE", default=True),
             engine_start_timeout_s=read.number("ENGINE_START_TIMEOUT", 900.0, 1.0, 86_400.0),
-            engine_timeout_s=read.number("ENGINE_TIMEOUT", 120.0, 0.1, 3_600.0),
+            engine_timeout_s=read.number("ENGINE_TIMEOUT", 60.0, 0.1, 3_600.0),
+            job_timeout_s=read.number("JOB_TIMEOUT", 480.0, 0.1, 86_400.0),
+            engine_memory_mb=read.integer("ENGINE_MEMORY_MB", 0, 0, 100_000_000),
+            engine_max_restarts=read.integer("ENGINE_MAX_RESTARTS", 5, 0, 1_000),
+            engine_restart_window_s=read.number("ENGINE_RESTART_WINDOW", 600.0, 1.0, 86_400.0),
+            max_waiting_items=read.integer("MAX_WAITING_ITEMS", 100_000, 1, 100_000_000),
             engine_requests=read.integer("ENGINE_REQUESTS", 2, 1, 1_000),
             cache_mb=read.integer("CACHE_MB", 0, 0, 1_000_000),
             max_concurrency=read.integer("RUNPOD_MAX_CONCURRENCY", 50, 1, 10_000),
@@ -177,9 +202,16 @@ class Settings:
             report_timeout_s=read.number("REPORT_TIMEOUT", 20.0, 0.1, 600.0),
             shutdown_timeout_s=read.number("SHUTDOWN_TIMEOUT", 30.0, 0.0, 3_600.0),
             log_level=read.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
+            edge_api_key=read.text("EDGE_API_KEY"),
             on_platform=read.text("RUNPOD_ENDPOINT_ID") is not None,
             environment=dict(env),
         )
+
+
+def api_key_from_process() -> str | None:
+    """The key that `infinity-worker request` calls an endpoint with, if the environment has one."""
+    read = _Reader(os.environ)
+    return read.text("RUNPOD_API_KEY") or read.text("EDGE_API_KEY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,3 +298,30 @@ def _models(read: _Reader) -> tuple[ModelSettings, ...]:
             sources, names, sizes, dtypes, revisions, strict=True
         )
     )
+
+
+def _aliases(read: _Reader) -> dict[str, str]:
+    aliases: dict[str, str] = {}
+    for entry in read.values("MODEL_ALIASES"):
+        alias, equals, name = (part.strip() for part in entry.partition("="))
+        if not (alias and equals and name):
+            raise SettingsError("MODEL_ALIASES must look like alias=served-name;alias=served-name")
+        aliases[alias] = name
+    return aliases
+
+
+def _prompts(read: _Reader) -> dict[str, dict[str, str]]:
+    problem = SettingsError(
+        'MODEL_PROMPTS must be JSON like {"served-name": {"query": "query: ", "document": ""}}'
+    )
+    try:
+        prompts = json.loads(read.text("MODEL_PROMPTS") or "{}")
+    except ValueError:
+        raise problem from None
+    if not isinstance(prompts, dict) or not all(map(_is_texts, prompts.values())):
+        raise problem
+    return prompts
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())

@@ -31,6 +31,9 @@ _PROBES = ("one", "two words", "a text of some more words than the others")
 class TokenCounter:
     """Counts with one model's tokenizer.
 
+    Attributes:
+        max_tokens: how many tokens of a text the model reads; None where it does not say.
+
     Args:
         tokenizer: the model's.
         max_tokens: where the model cuts a text; None where it does not say.
@@ -43,7 +46,7 @@ class TokenCounter:
         else:
             tokenizer.no_truncation()
         self._tokenizer = tokenizer
-        self._max_tokens = max_tokens
+        self.max_tokens = max_tokens
         self._specials = self._count([""])
         self._engine_counts_plain = False
 
@@ -67,6 +70,11 @@ class TokenCounter:
             return self._count(texts)
         return await asyncio.to_thread(self._count, texts)
 
+    async def cut(self, texts: Sequence[str]) -> list[int]:
+        """Positions of the texts that are longer than the model reads."""
+        encodings = await asyncio.to_thread(self._tokenizer.encode_batch, texts)
+        return [at for at, encoding in enumerate(encodings) if encoding.overflowing]
+
     def learn_how_the_engine_counts(self, probe_tokens: int) -> None:
         """Note whether the engine's count for `_PROBES` is that of their tokens, less special ones.
 
@@ -82,7 +90,7 @@ class TokenCounter:
         """
         if not self._engine_counts_plain:
             return False
-        room = (self._max_tokens or _NO_LIMIT) - self._specials
+        room = (self.max_tokens or _NO_LIMIT) - self._specials
         return all(
             len(text) <= room if text.isascii() else len(text.encode()) <= room for text in texts
         )

@@ -21,11 +21,17 @@ class Ticket:
         items: texts, or images, of one model.
         sizes: what each counts towards a request's limit; the characters where it is not given.
         alone: never send them together with another job's.
+
+    Attributes:
+        done: its embeddings, or how it failed.
+        todo: positions of the items that are still to be sent.
+        tries: how often a broken connection had some of them sent again.
+        crashes: at how many ends of the engine some of them were with it.
     """
 
     __slots__ = (
-        *("alone", "done", "items", "sizes", "todo"),
-        *("_encoded", "_in_order", "_missing", "_tokens", "_vectors"),
+        *("alone", "crashes", "done", "items", "sizes", "todo", "tries"),
+        *("_crashed_in", "_encoded", "_in_order", "_missing", "_tokens", "_vectors"),
     )
 
     def __init__(
@@ -36,6 +42,9 @@ class Ticket:
         self.alone = alone
         self.done: asyncio.Future[EmbeddingBatch] = asyncio.get_running_loop().create_future()
         self.todo = deque(range(len(items)))
+        self.tries = 0
+        self.crashes = 0
+        self._crashed_in = -1
         self._in_order = True
         self._encoded: list[str] = []
         self._vectors: NDArray[np.float32] | None = None
@@ -74,6 +83,13 @@ class Ticket:
     def put_back(self, positions: Sequence[int]) -> None:
         """Return positions that were taken and not embedded."""
         self.todo.extendleft(reversed(positions))
+
+    def note_crash(self, life: int) -> int:
+        """Note that the engine ended with items of this job; the number of such lives so far."""
+        if life != self._crashed_in:
+            self._crashed_in = life
+            self.crashes += 1
+        return self.crashes
 
     def receive(self, positions: Sequence[int], batch: EmbeddingBatch, start: int) -> None:
         """Take this job's rows, from `start` on, out of the engine's answer."""

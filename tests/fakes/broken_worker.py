@@ -1,10 +1,12 @@
 """A worker whose engine client fails in a way that nobody foresaw."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import NoReturn, cast
 
 from infinity_worker import job_loop
 from infinity_worker.batching import Batcher
+from infinity_worker.catalogue import Catalogue
 from infinity_worker.handler import async_handler
 from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.logs import JobRecord
@@ -21,15 +23,30 @@ class BrokenClient:
         raise RuntimeError("a secret detail")
 
 
-if __name__ == "__main__":
-    client = cast("InfinityClient", BrokenClient())
-    broken = Worker(client, Batcher(client))
+class BrokenService:
+    """Answers jobs with the broken client."""
 
-    async def handler(job: Mapping[str, object], record: JobRecord) -> JobResult:
-        """Answer with the broken client."""
-        return await async_handler(job, broken, record)
+    def __init__(self) -> None:
+        client = cast("InfinityClient", BrokenClient())
+        self._worker = Worker(client, Catalogue(client), Batcher(client))
 
-    async def close() -> None:
+    async def prepare(self) -> None:
+        """There is nothing to wait for."""
+
+    async def answer(self, job: Mapping[str, object], record: JobRecord) -> JobResult:
+        """Answer one job."""
+        return await async_handler(job, self._worker, record)
+
+    def taking(self) -> None:
+        """Nobody wants to know."""
+
+    async def supervise(self) -> None:
+        """There is nothing to watch."""
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
         """There is nothing to close."""
 
-    job_loop.run(handler, Settings.from_process(), close)
+
+if __name__ == "__main__":
+    job_loop.run(BrokenService(), Settings.from_process())

@@ -4,10 +4,13 @@ In a test: `async with FakeEngine() as engine`. As a process: `python fake_engin
 prints its URL; `POST /mode/NAME` changes how it behaves, and `GET /waiting`
 says how many requests wait. The variable `FAKE_ENGINE_MODE` sets how
 it starts: one of `MODES`, or `crash`
-(ends at once, saying `FAKE_ENGINE_LAST_WORDS`), `flood` (prints megabytes first) or `ignore-term`.
+(ends at once, saying `FAKE_ENGINE_LAST_WORDS`), `flood` (prints megabytes first), `ignore-term` or
+`parent` (starts a child that does nothing).
 
 A text's embedding is made from its hash, so that equal texts have equal embeddings; its tokens are
-its words. Images get embeddings too, and a token count as meaningless as the real engine's.
+its words. A document's score is the part of the query's words that it has; a text's labels are the
+colours, scored by how often it names them. Images get embeddings too, and a token count as
+meaningless as the real engine's.
 """
 
 import argparse
@@ -16,6 +19,8 @@ import base64
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -28,12 +33,15 @@ from numpy.typing import NDArray
 MODELS: Mapping[str, tuple[str, ...]] = {
     "fake-text": ("embed",),
     "fake-clip": ("embed", "image_embed"),
+    "fake-rank": ("rerank",),
+    "fake-class": ("classify",),
 }
 MODES = (
     "ok",
     "hang",  # never answers an embedding
     "wait",  # answers once the mode is another
     "reset",  # closes the connection without an answer
+    "stumble",  # the same, once
     "half",  # breaks off in the middle of the answer
     "garbage",  # 200 with something that is not JSON
     "shapeless",  # 200 with JSON of another shape
@@ -44,7 +52,10 @@ MODES = (
     "refuse",
     "fail",
     "locked",
+    "mortal",  # ends at the text DEADLY, and never answers anything again after STALLING
 )
+DEADLY = "a text that ends the engine"
+STALLING = "a text that stalls the engine"
 # Each of them echoes the input, as the real engine does.
 REFUSALS = {
     "full": (429, "queue full"),
@@ -62,6 +73,7 @@ class FakeEngine:
         requests: the bodies of the embedding requests so far.
         headers: those of the last embedding request.
         waiting: how many requests wait for the mode to change.
+        stalled: a request with this text is never answered.
         asked: set once there was a request.
         abandoned: set once a client gave up a request that hung.
         url: where it listens, once entered.
@@ -74,6 +86,7 @@ class FakeEngine:
         self.headers: Mapping[str, str] = {}
         self.url = ""
         self.waiting = 0
+        self.stalled: str | None = None
         self.asked = asyncio.Event()
         self.abandoned = asyncio.Event()
         self._port = port
@@ -87,6 +100,8 @@ class FakeEngine:
                 web.get("/health", self._health),
                 web.get("/models", self._models),
                 web.post("/embeddings", self._embeddings),
+                web.post("/rerank", self._embeddings),
+                web.post("/classify", self._embeddings),
                 web.post("/mode/{mode}", self._set_mode),
                 web.get("/waiting", self._count_waiting),
             ]
@@ -128,15 +143,21 @@ class FakeEngine:
         self.requests.append(body)
         self.asked.set()
         self.headers = request.headers
-        answer = self._answer(body)
+        answer = self._answer(request.path, body)
+        texts = body["documents"] if request.path == "/rerank" else body["input"]
+        if self.mode == "mortal":
+            self._suffer(texts)
         if self.mode in REFUSALS:
             status, text = REFUSALS[self.mode]
-            return _json({"detail": [{"msg": text, "input": body["input"]}]}, status)
+            return _json({"detail": [{"msg": text, "input": texts}]}, status)
         if self.mode == "hang":
             await self._hang(request)
         if self.mode == "wait" and not await self._wait(request):
             return web.Response(status=503)
-        if self.mode == "reset":
+        if self.stalled in texts:
+            await self._hang(request)
+        if self.mode in {"reset", "stumble"}:
+            self.mode = "ok" if self.mode == "stumble" else self.mode
             assert request.transport is not None
             request.transport.close()
         if self.mode == "half":
@@ -144,6 +165,12 @@ class FakeEngine:
         if self.mode == "garbage":
             return web.Response(body=b"<html>not json", content_type="text/html")
         return _json({"data": "none"} if self.mode == "shapeless" else answer)
+
+    def _suffer(self, texts: list[str]) -> None:
+        if DEADLY in texts:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if STALLING in texts:
+            self.mode = "hang"
 
     async def _hang(self, request: web.Request) -> None:
         while not self._released.is_set():
@@ -162,10 +189,41 @@ class FakeEngine:
             self.waiting -= 1
         return request.transport is not None
 
+    def _ranking(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        scores = [relevance_of(body["query"], document) for document in body["documents"]]
+        if self.mode == "nan":
+            scores[-1] = None  # type: ignore[call-overload]  # what a broken engine answers
+        results = [
+            {"index": at, "relevance_score": score, "document": None}
+            for at, score in enumerate(scores)
+        ]
+        if self.mode == "short":
+            results.pop()
+        return {
+            "results": results[::-1],
+            "usage": {"prompt_tokens": sum(len(each.split()) for each in body["documents"])},
+        }
+
+    def _classes(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        data = [
+            [{"label": colour, "score": text.split().count(colour)} for colour in COLOURS]
+            for text in body["input"]
+        ]
+        if self.mode == "short":
+            data.pop()
+        return {
+            "data": data,
+            "usage": {"prompt_tokens": sum(len(text.split()) for text in body["input"])},
+        }
+
     async def _count_waiting(self, _request: web.Request) -> web.Response:
         return _json(self.waiting)
 
-    def _answer(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _answer(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if path == "/rerank":
+            return self._ranking(body)
+        if path == "/classify":
+            return self._classes(body)
         vectors = [embedding_of(text, self.dimensions) for text in body["input"]]
         if self.mode == "nan":
             vectors[-1][0] = np.nan
@@ -184,6 +242,15 @@ class FakeEngine:
             ],
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
+
+
+COLOURS = ("blue", "green", "red")
+
+
+def relevance_of(query: str, document: str) -> float:
+    """The part of the query's words that a document has."""
+    words = query.split()
+    return sum(word in document.split() for word in words) / max(1, len(words))
 
 
 def embedding_of(text: str, dimensions: int = 8) -> NDArray[np.float32]:
@@ -214,6 +281,8 @@ async def _break_off(request: web.Request, body: bytes) -> web.StreamResponse:
 async def _serve(port: int, mode: str) -> None:
     if mode == "ignore-term":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if mode == "parent":
+        subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])  # noqa: ASYNC220  # once
     async with FakeEngine(mode, port=port) as engine:
         print(engine.url, flush=True)  # noqa: T201  # the parent process reads it
         await asyncio.Event().wait()

@@ -11,60 +11,22 @@ import aiohttp
 import pytest
 from fastapi import FastAPI
 
+from edge_api import BOUND_S, Api
 from infinity_worker.edge.app import EdgeSettings, create_app
 from infinity_worker.edge.server import AppServer, EdgeServer
-
-BOUND_S = 20.0
-"""Ends a test that waits for what never comes; far less than `POLL_S`."""
+from infinity_worker.edge.state import OversizedResults
 
 POLL_S = 80.0
+"""Far more than `BOUND_S`."""
 SMALL = EdgeSettings(
     poll_s=0.05,
     runsync_s=0.05,
+    oversized_results=OversizedResults.OPEN,
     openai_s=0.05,
     run_limit_bytes=100,
     runsync_limit_bytes=200,
     result_limit_bytes=300,
 )
-
-
-class Api:
-    """One endpoint's URLs, and what is done with them again and again."""
-
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        self.session = session
-        self.root = url
-        self.url = f"{url}/v2/local"
-
-    async def json(self, method: str, path: str, **body: Any) -> Any:
-        async with self.session.request(method, self.url + path, **body) as response:
-            assert response.status == 200, await response.text()
-            return await response.json()
-
-    async def status(self, method: str, path: str, **body: Any) -> tuple[int, bytes]:
-        async with self.session.request(method, self.url + path, **body) as response:
-            return response.status, await response.read()
-
-    async def run(self, job_input: Any) -> str:
-        job_id: str = (await self.json("POST", "/run", json={"input": job_input}))["id"]
-        return job_id
-
-    async def done(self, worker: str, job_id: str, result: str) -> int:
-        """Reports as the SDK does: JSON under the name of form data."""
-        form = {"Content-Type": "application/x-www-form-urlencoded", "X-Request-ID": job_id}
-        path = f"/job-done/{worker}/{job_id}?gpu=cpu&isStream=false"
-        return (await self.status("POST", path, data=result.encode(), headers=form))[0]
-
-    async def health(self, holds: Callable[[dict[str, Any]], bool]) -> None:
-        """Asks until a condition holds: the other requests that make it true are on their way."""
-        while not holds(await self.json("GET", "/health")):
-            pass
-
-    async def serve_one(self, result: dict[str, Any], worker: str = "w") -> Any:
-        """Takes a job, reports that result and returns the job."""
-        job = await self.json("GET", f"/job-take/{worker}?gpu=cpu&job_in_progress=0")
-        assert await self.done(worker, job["id"], json.dumps(result)) == 200
-        return job
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +72,7 @@ def waiting(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 
 
 async def test_a_run_from_the_queue_to_the_result(api: Api) -> None:
-    accepted = await api.json("POST", "/run", json={"input": {"n": 1}, "webhook": "x"})
+    accepted = await api.json("POST", "/run", json={"input": {"n": 1}, "s3Config": {}})
     job_id = accepted["id"]
     assert accepted == {"id": job_id, "status": "IN_QUEUE"}
     assert await api.json("GET", f"/status/{job_id}") == accepted
@@ -168,7 +130,8 @@ async def test_health_counts_jobs_and_workers(fresh: Api) -> None:
     await fresh.json("GET", "/job-take/w?gpu=cpu")
     assert await fresh.status("GET", "/ping/other?gpu=cpu&job_id=a,b") == (200, b"")
     jobs = {"completed": 1, "failed": 1, "inProgress": 1, "inQueue": 1, "retried": 0}
-    workers = {"idle": 1, "initializing": 0, "ready": 2, "running": 1, "throttled": 0}
+    workers = {"idle": 1, "initializing": 0, "ready": 2, "running": 1}
+    workers |= {"throttled": 0, "unhealthy": 0}
     assert await fresh.json("GET", "/health") == {"jobs": jobs, "workers": workers}
 
 
@@ -203,13 +166,13 @@ async def test_what_was_assigned_to_a_client_that_is_gone_is_given_back() -> Non
     app = create_app(EdgeSettings(poll_s=POLL_S))
     queue = app.state.edge.queue
     jobs = [queue.submit(n, sync=False) for n in range(2)]
-    queue.signal_stop("w", ["x"])
+    queue.stops.leave("w", ["x"])
     await leave_at_once(app, "/v2/local/job-take/w")
     await leave_at_once(app, "/v2/local/job-take-batch/w")
     await leave_at_once(app, "/v2/local/job-stop/w")
     assert queue.counts()["inQueue"] == 2
     assert await queue.take("w", 2) == jobs
-    assert await queue.stop_signals("w") == ["x"]
+    assert await queue.stops.collect("w") == ["x"]
 
 
 OPENAI_ENDS = [
@@ -309,7 +272,6 @@ async def test_results_that_are_refused(small: Api) -> None:
     assert await small.done("w", job_id, '{"output": 1}') == 200
     assert await small.done("w", job_id, '{"output": 2}') == 404
     assert (await small.json("GET", f"/status/{job_id}"))["output"] == 1
-    assert (await small.status("POST", f"/job-stream/w/{job_id}", data=b"{}"))[0] == 200
 
 
 async def test_odd_text_and_numbers_pass_through(api: Api) -> None:
@@ -330,7 +292,6 @@ UNKNOWN = [
     ("GET", "/v2/local/status/no-such-job"),
     ("POST", "/v2/local/cancel/no-such-job"),
     ("GET", "/v2/local/nothing"),
-    ("GET", "/docs"),
 ]
 
 

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import openai
 import pytest
 
+from infinity_worker.edge.report import report_of
 from infinity_worker.edge.server import EdgeServer
+from infinity_worker.edge.state import EdgeSettings
 from infinity_worker.edge.workers import worker_environment
-from processes import clean_environment
+from processes import clean_environment, running
 
 ECHO_WORKER = Path(__file__).parents[1] / "fakes" / "echo_worker.py"
 BOUND_S = 30.0
@@ -175,3 +178,40 @@ def test_the_endpoint_client(url: str) -> None:
         "cancelled": "CANCELLED",
         "health": ["jobs", "workers"],
     }
+
+
+STREAM_CLIENT = """
+import json
+import runpod
+
+endpoint = runpod.Endpoint("local", api_key="any")
+job = endpoint.run({"input": {"items": ["a", {"b": 0.5}, 3]}})
+print(json.dumps({"parts": list(job.stream()), "output": job.output(timeout=30)}))
+"""
+STREAM_WORKER = Path(__file__).parents[1] / "fakes" / "stream_worker.py"
+
+
+def test_the_endpoint_client_of_a_job_that_streams() -> None:
+    with EdgeServer(EdgeSettings(poll_s=0.5)) as edge:
+        variables = worker_environment(edge.url, "local", "stream-1")
+        with running([sys.executable, str(STREAM_WORKER)], clean_environment(**variables)):
+            told = subprocess.run(
+                [sys.executable, "-c", STREAM_CLIENT],
+                env=clean_environment() | {"RUNPOD_ENDPOINT_BASE_URL": f"{edge.url}/v2"},
+                stdout=subprocess.PIPE,
+                timeout=BOUND_S * 2,
+                check=True,
+            ).stdout
+    items = ["a", {"b": 0.5}, 3]
+    assert json.loads(told) == {"parts": items, "output": items}
+
+
+def test_a_fitness_check_that_fails_makes_the_worker_unhealthy() -> None:
+    with EdgeServer() as edge:
+        variables = worker_environment(edge.url, "local", "unfit") | {"FAKE_FITNESS": "bad"}
+        unfit = clean_environment() | variables
+        with running([sys.executable, str(STREAM_WORKER)], unfit) as worker:
+            assert worker.wait(BOUND_S) == 1
+        assert edge.call(report_of).workers["unfit"].failed_check == "is_fit"
+        health = httpx.get(f"{edge.url}/v2/local/health", timeout=BOUND_S).json()
+        assert (health["workers"]["unhealthy"], health["workers"]["ready"]) == (1, 0)

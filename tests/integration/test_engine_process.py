@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fakes.fake_engine import MODELS
 from infinity_worker.engine import Engine, EngineStartError, EngineState, wait_until_embedding
 from infinity_worker.settings import Settings
 from processes import write_engine_program
@@ -34,7 +35,7 @@ async def test_it_is_ready_once_every_model_embeds(make_engine: MakeEngine) -> N
     engine = make_engine()
     engine.start()
     starting = engine.state
-    assert [model.name for model in await engine.ready()] == ["fake-text", "fake-clip"]
+    assert [model.name for model in await engine.ready()] == list(MODELS)
     assert (starting, engine.state) == (EngineState.STARTING, EngineState.READY)
 
 
@@ -63,7 +64,7 @@ async def test_one_that_ignores_sigterm_is_killed(make_engine: MakeEngine) -> No
 async def test_a_flood_of_output_does_not_block_it(make_engine: MakeEngine) -> None:
     engine = make_engine(FAKE_ENGINE_MODE="flood")
     engine.start()
-    assert len(await engine.ready()) == 2
+    assert len(await engine.ready()) == len(MODELS)
 
 
 async def test_dying_while_loading_is_reported_with_cause_and_last_lines(
@@ -115,4 +116,4 @@ async def test_a_server_that_somebody_else_runs_is_waited_for(make_engine: MakeE
     settings = Settings.from_env({"INFINITY_URL": theirs.url})
     waiting = asyncio.ensure_future(wait_until_embedding(theirs.url, settings))
     theirs.start()
-    assert [model.name for model in await waiting] == ["fake-text", "fake-clip"]
+    assert [model.name for model in await waiting] == list(MODELS)

@@ -10,8 +10,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from corpus import encoded, picture
 from fakes.image_host import ImageHost
+from infinity_worker.errors import InvalidRequest, RequestTooLarge
 from infinity_worker.images.fetching import Fetcher, is_public
-from infinity_worker.schema import InvalidRequest, RequestTooLarge
 
 MAX_BYTES = 1_000_000
 # Port Control Protocol anycast (RFC 7723): public by the rule, and nobody's web server.

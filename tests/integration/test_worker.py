@@ -2,9 +2,9 @@
 
 import base64
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 import runpod
 
 from corpus import data_uri, encoded, picture
-from fakes.fake_engine import embedding_of
+from fakes.fake_engine import MODELS, embedding_of
 from infinity_worker.edge.server import EdgeServer
 from infinity_worker.edge.workers import worker_environment
 from processes import BOUND_S, TESTS, clean_environment, running, worker_command
@@ -50,21 +50,14 @@ class Stack:
         )
 
 
-@pytest.fixture(scope="module")
-def fake_engine() -> Iterator[str]:
-    program = [sys.executable, str(TESTS / "fakes" / "fake_engine.py")]
-    with running(program, clean_environment(), output=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-
-
 @pytest.fixture(scope="module", params=["event", "stock"])
 def stack(fake_engine: str, request: pytest.FixtureRequest) -> Iterator[Stack]:
     with EdgeServer() as edge:
         environment = clean_environment(
             **worker_environment(edge.url, "local", "w0"),
             INFINITY_URL=fake_engine,
-            ENGINE_TIMEOUT="4",
+            ENGINE_TIMEOUT="2",
+            JOB_TIMEOUT="5",
             MAX_ITEMS="100",
             WORKER_JOB_LOOP=request.param,
         )
@@ -93,7 +86,7 @@ def test_the_openai_client_embeds_with_its_defaults(stack: Stack) -> None:
 
 
 def test_the_openai_client_lists_models(stack: Stack) -> None:
-    assert [model.id for model in stack.openai.models.list()] == ["fake-text", "fake-clip"]
+    assert [model.id for model in stack.openai.models.list()] == list(MODELS)
 
 
 @pytest.mark.parametrize("prefix", ["/v2/local/openai/v1", "/v2/local/openai", "/v1"])
@@ -140,14 +133,16 @@ def test_an_error_is_delivered_as_the_contract_says(
     stack: Stack, engine_mode: Any, mode: str, body: dict[str, Any], code: int, kind: str
 ) -> None:
     engine_mode(mode)
-    job = stack.runsync(body)
+    with ThreadPoolExecutor() as side_by_side:
+        completing = side_by_side.submit(stack.embeddings, body)
+        job = stack.runsync(body)
+        reply = completing.result()
     assert job["status"] == "FAILED"
     assert "output" not in job
     error = json.loads(job["error"])
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["code"], error["type"]) == (code, kind)
 
-    reply = stack.embeddings(body)
     ours = code == 429 or code >= 500
     assert reply.status_code == (500 if ours else 200)
     assert reply.json() == {"error": error}

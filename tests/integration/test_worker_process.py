@@ -98,6 +98,21 @@ def test_sigterm_while_loading_leaves_no_engine(tmp_path: Path) -> None:
         assert psutil.wait_procs(engines, timeout=BOUND_S)[1] == []
 
 
+def test_after_sigkill_neither_engine_nor_heartbeat_is_left(tmp_path: Path) -> None:
+    with EdgeServer() as edge:
+        variables = environment(tmp_path, **worker_environment(edge.url, "local", "w0"))
+        with running(worker_command(), variables | {"FAKE_ENGINE_MODE": "parent"}) as worker:
+            reply = httpx.post(
+                f"{edge.url}/v2/local/runsync", json={"input": {"text": "a"}}, timeout=BOUND_S
+            )
+            assert reply.json()["status"] == "COMPLETED"
+            processes = children_of(worker.pid)
+            # The guard, the engine, the engine's own child, and the SDK's heartbeat.
+            assert len(processes) >= 4
+            os.kill(worker.pid, signal.SIGKILL)
+            assert psutil.wait_procs(processes, timeout=BOUND_S)[1] == []
+
+
 def test_it_starts_its_engine_answers_and_ends_it(tmp_path: Path) -> None:
     with EdgeServer() as edge:
         variables = environment(tmp_path, **worker_environment(edge.url, "local", "w0"))

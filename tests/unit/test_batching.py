@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.fake_engine import embedding_of, encode
-from infinity_worker.batching import MAX_CHARS_PER_REQUEST, Batcher
+from infinity_worker.batching import Batcher
 from infinity_worker.infinity_client import (
     MAX_IMAGES_PER_REQUEST,
     MAX_TEXTS_PER_REQUEST,
@@ -20,6 +20,7 @@ from infinity_worker.infinity_client import (
     InfinityOverloaded,
     InfinityRejected,
 )
+from infinity_worker.lanes import MAX_CHARS_PER_REQUEST
 from infinity_worker.turns import SMALL_ITEMS, Ticket, next_request
 from infinity_worker.utils import Modality
 
@@ -32,12 +33,12 @@ class MemoryEngine:
     """An engine that refuses requests with a poisoned text and answers NaN for cursed ones.
 
     Attributes:
-        is_full: refuses everything.
+        full_for: so many requests are refused before one is taken.
         requests: what each request carried.
         gate: requests wait for it.
     """
 
-    is_full: bool = False
+    full_for: int = 0
     requests: list[list[str]] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     under_way: int = 0
@@ -51,7 +52,8 @@ class MemoryEngine:
         modality: Modality = "text",  # noqa: ARG002  # likewise
     ) -> EmbeddingBatch:
         self.requests.append(list(inputs))
-        if self.is_full:
+        if self.full_for:
+            self.full_for -= 1
             raise InfinityOverloaded("full")
         self.under_way += 1
         self.most_under_way = max(self.under_way, self.most_under_way)
@@ -169,14 +171,27 @@ async def test_a_nan_fails_its_own_job_and_names_the_item() -> None:
     assert bad.item == 1
 
 
-async def test_an_overloaded_engine_is_not_asked_again_for_each_job() -> None:
-    engine = MemoryEngine(is_full=True)
+async def test_an_overloaded_engine_is_waited_for_and_not_asked_for_each_job() -> None:
+    engine = MemoryEngine(full_for=3)
+    engine.gate.set()
     batcher = Batcher(engine)
-    failed = await asyncio.gather(
-        *(embed(batcher, [f"t{n}"]) for n in range(5)), return_exceptions=True
-    )
-    assert all(isinstance(error, InfinityOverloaded) for error in failed)
-    assert len(engine.requests) == 1
+    texts = [[f"t{n}"] for n in range(5)]
+    batches = await asyncio.gather(*(embed(batcher, job) for job in texts))
+    assert all(map(right, batches, texts))
+    assert [len(request) for request in engine.requests] == [5, 5, 5, 5]
+
+
+async def test_jobs_beyond_the_workers_room_wait_outside() -> None:
+    engine = MemoryEngine()
+    batcher = Batcher(engine, most_items=2)
+    texts = [["a", "b"], ["c"], ["d", "e", "f"], ["g"]]
+    jobs = [asyncio.ensure_future(embed(batcher, job)) for job in texts]
+    await asyncio.sleep(0.01)
+    assert engine.requests == [["a", "b"]]
+    assert isinstance(batcher.late("m"), InfinityOverloaded)
+    engine.gate.set()
+    assert all(map(right, await asyncio.gather(*jobs), texts))
+    assert [sorted(request) for request in engine.requests] == texts
 
 
 async def test_the_unforeseen_ends_every_wait() -> None:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infinity_worker.edge.envelope import envelope, openai_answer
-from infinity_worker.edge.jobs import Job, JobQueue, JobStatus
+from infinity_worker.edge.job import Job, JobStatus
+from infinity_worker.edge.jobs import JobQueue
 from infinity_worker.edge.workers import Workers, worker_environment
 
 LONG_S = 30.0
@@ -98,8 +99,8 @@ async def test_what_is_given_back_has_its_old_place() -> None:
     queue = JobQueue()
     jobs = [queue.submit(n, sync=False) for n in range(4)]
     one, two = await queue.take("a", 2), await queue.take("b", 1)
-    queue.give_back(one)
-    queue.give_back(two)
+    queue.give_back("a", one)
+    queue.give_back("b", two)
     assert await queue.take("c", 9) == jobs
 
 
@@ -109,7 +110,7 @@ async def test_what_is_given_back_wakes_a_waiting_taker() -> None:
     taken = await queue.take("a")
     waiting = asyncio.create_task(queue.take("b", 1, LONG_S))
     await one_pass()
-    queue.give_back(taken)
+    queue.give_back("a", taken)
     assert await waiting == [job]
 
 
@@ -118,7 +119,7 @@ async def test_a_cancelled_job_is_not_given_back() -> None:
     job = queue.submit({}, sync=False)
     taken = await queue.take("a")
     queue.cancel(job.id)
-    queue.give_back(taken)
+    queue.give_back("a", taken)
     assert await queue.take("b") == []
 
 
@@ -172,32 +173,32 @@ async def test_cancelling_in_the_queue_tells_nobody() -> None:
     assert queue.cancel(first.id) is first
     assert first.status is JobStatus.CANCELLED
     assert await queue.take("a", 9) == [second]
-    assert await queue.stop_signals("a") == []
+    assert await queue.stops.collect("a") == []
 
 
 async def test_cancelling_in_progress_signals_the_worker_once() -> None:
     queue = JobQueue()
     job = queue.submit({}, sync=False)
     await queue.take("a")
-    told = asyncio.create_task(queue.stop_signals("a", LONG_S))
+    told = asyncio.create_task(queue.stops.collect("a", LONG_S))
     await one_pass()
     queue.cancel(job.id)
     assert await told == [job.id]
-    assert await queue.stop_signals("a") == []
+    assert await queue.stops.collect("a") == []
     assert not queue.finish("a", job.id, "too late")
     assert job.status is JobStatus.CANCELLED
 
 
 async def test_a_cancelled_stop_poll_loses_no_signal() -> None:
     queue = JobQueue()
-    polling = asyncio.create_task(queue.stop_signals("a", LONG_S))
+    polling = asyncio.create_task(queue.stops.collect("a", LONG_S))
     await one_pass()
-    queue.signal_stop("a", ["x"])
+    queue.stops.leave("a", ["x"])
     polling.cancel()
-    queue.signal_stop("a", ["y"])
+    queue.stops.leave("a", ["y"])
     with pytest.raises(asyncio.CancelledError):
         await polling
-    assert await queue.stop_signals("a") == ["x", "y"]
+    assert await queue.stops.collect("a") == ["x", "y"]
 
 
 async def test_cancelling_what_is_over_or_unknown_changes_nothing() -> None:
@@ -294,7 +295,8 @@ def test_a_worker_counts_while_it_is_heard_of() -> None:
     workers.seen("a")
     clock.now += 29
     workers.seen("b")
-    idle_and_running = {"idle": 1, "initializing": 0, "ready": 2, "running": 1, "throttled": 0}
+    idle_and_running = {"idle": 1, "initializing": 0, "ready": 2, "running": 1}
+    idle_and_running |= {"throttled": 0, "unhealthy": 0}
     assert workers.counts("b".__eq__) == idle_and_running
     clock.now += 1
     assert workers.counts("b".__eq__) == idle_and_running | {"idle": 0, "ready": 1}
@@ -312,7 +314,12 @@ def test_the_urls_given_to_a_worker_suit_the_sdk() -> None:
 # What a caller can do: its name, and a number that chooses a job or how many.
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["submit", "take", "poll", "leave", "finish", "cancel", "give_back"]),
+        st.sampled_from(
+            [
+                *("submit", "take", "poll", "leave", "finish", "cancel", "give_back"),
+                *("abandon", "fail", "retry", "purge"),
+            ]
+        ),
         st.integers(0, 5),
     ),
     max_size=40,
@@ -323,7 +330,7 @@ OPERATIONS = st.lists(
 class World:
     """A queue in use, next to what must be true of it."""
 
-    queue: JobQueue = field(default_factory=JobQueue)
+    queue: JobQueue = field(default_factory=lambda: JobQueue(max_attempts=1000))
     submitted: list[Job] = field(default_factory=list)
     in_hand: list[Job] = field(default_factory=list)
     over: list[Job] = field(default_factory=list)
@@ -390,9 +397,39 @@ class World:
     async def give_back(self, number: int) -> None:
         if self.in_hand:
             job = self.in_hand.pop(number % len(self.in_hand))
-            self.queue.give_back([job])
+            self.queue.give_back("w", [job])
             await one_pass()
             await one_pass()
+
+    async def abandon(self, _number: int) -> None:
+        """The worker dies: its polls end with nothing, its jobs are in the line again."""
+        self.in_hand.clear()
+        self.queue.abandon("w")
+        await one_pass()
+        await one_pass()
+
+    async def fail(self, number: int) -> None:
+        if self.in_hand:
+            job = self.in_hand.pop(number % len(self.in_hand))
+            assert self.queue.finish("w", job.id, error="it broke")
+            self.over.append(job)
+
+    async def retry(self, number: int) -> None:
+        if self.over:
+            job = self.over[number % len(self.over)]
+            failed = job.status is JobStatus.FAILED
+            if failed:
+                self.over.remove(job)
+                self.submitted.remove(job)
+                self.submitted.append(job)
+            assert self.queue.retry(job) == failed
+            await one_pass()
+            await one_pass()
+
+    async def purge(self, _number: int) -> None:
+        dropped = self.in_line
+        self.submitted = [job for job in self.submitted if job not in dropped]
+        assert self.queue.purge() == len(dropped)
 
 
 @contextmanager

@@ -1,9 +1,6 @@
-import signal
 from pathlib import Path
 
-import pytest
-
-from infinity_worker.engine import engine_command, engine_environment, likely_cause
+from infinity_worker.engine import engine_command, engine_environment
 from infinity_worker.settings import Settings
 
 
@@ -60,26 +57,3 @@ def test_the_hub_is_left_alone_when_all_models_are_folders(tmp_path: Path) -> No
     here = str(tmp_path)
     assert engine_environment(settings(MODEL_NAMES=here))["HF_HUB_OFFLINE"] == "1"
     assert "HF_HUB_OFFLINE" not in engine_environment(settings(MODEL_NAMES=f"{here};org/one"))
-
-
-@pytest.mark.parametrize(
-    ("last_words", "exit_code", "cause"),
-    [
-        (
-            "OSError: org/x is not a local folder and is not a valid model identifier",
-            1,
-            "not found",
-        ),
-        ("RepositoryNotFoundError: 404 Client Error", 1, "not found"),
-        ("OSError: /models/x does not appear to have a file named config.json", 1, "not found"),
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", 1, "memory"),
-        ("", -signal.SIGKILL, "memory"),
-        ("[Errno 98] error while attempting to bind: address already in use", 1, "port"),
-        ("Cannot access gated repo for url. 401 Client Error", 1, "HF_TOKEN"),
-        ("We couldn't connect to the hub to load this file", 1, "hub cannot be reached"),
-        ("No such option: --frobnicate", 2, "options"),
-        ("something else altogether", 1, "see its last lines"),
-    ],
-)
-def test_a_failed_start_is_explained(last_words: str, exit_code: int, cause: str) -> None:
-    assert cause in likely_cause(["first line", last_words], exit_code)

@@ -1,15 +1,20 @@
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from corpus import data_uri, encoded, picture
-from fakes.fake_engine import FakeEngine, embedding_of
+from fakes.fake_engine import MODELS, FakeEngine, embedding_of
 from infinity_worker.batching import Batcher
+from infinity_worker.catalogue import Catalogue
+from infinity_worker.demo import models
 from infinity_worker.handler import async_handler
 from infinity_worker.infinity_client import MAX_TEXT_CHARS, InfinityClient
 from infinity_worker.results import JobResult
+from infinity_worker.time_limit import TimeLimit
+from infinity_worker.tokens import TokenCounter
 from infinity_worker.worker import Worker
 
 IMAGE = data_uri(encoded(picture(), "PNG"))
@@ -42,7 +47,7 @@ async def test_the_openai_route_answers_a_list_of_one(worker: Worker, route: str
 @pytest.mark.parametrize("route", ["/v1/models", "/models"])
 async def test_models_are_listed(worker: Worker, route: str, body: object) -> None:
     result: Any = await answer(worker, openai(route, body))
-    assert [entry["id"] for entry in result[0]["data"]] == ["fake-text", "fake-clip"]
+    assert [entry["id"] for entry in result[0]["data"]] == list(MODELS)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +166,77 @@ async def test_an_image_that_the_engine_refuses_is_null_too(
     assert [entry["error"]["param"] for entry in kept["data"]] == ["image[0]", "image[1]"]
 
 
+@pytest.mark.parametrize(
+    ("extra", "sent"),
+    [
+        ({}, "a"),
+        ({"input_type": "search_query"}, "query: a"),
+        ({"task": "retrieval.passage"}, "a"),
+        ({"task": "custom"}, "custom > a"),
+        ({"input_type": "unheard-of"}, "a"),
+        ({"prompt": "mine: ", "input_type": "query"}, "mine: a"),
+    ],
+)
+async def test_texts_get_their_prefix_and_images_none(
+    engine: FakeEngine, client: InfinityClient, extra: dict[str, str], sent: str
+) -> None:
+    prompts = {"fake-clip": {"query": "query: ", "custom": "custom > "}}
+    worker = Worker(client, Catalogue(client, prompts=prompts), Batcher(client))
+    result: Any = await answer(worker, {"input": ["a", IMAGE], "model": "fake-clip", **extra})
+    assert vectors(result) == [list(embedding_of(sent)), list(embedding_of(IMAGE))]
+    assert {item for request in engine.requests for item in request["input"]} == {sent, IMAGE}
+
+
+async def test_a_prompt_that_the_model_does_not_have(worker: Worker) -> None:
+    result: Any = await answer(worker, {"input": "a", "prompt_name": "query"})
+    assert (result["error"]["code"], result["error"]["param"]) == (400, "prompt_name")
+
+
+async def test_an_alias_is_answered_by_its_model(client: InfinityClient) -> None:
+    catalogue = Catalogue(client, aliases={"text-embedding-3-small": "fake-clip"})
+    worker = Worker(client, catalogue, Batcher(client))
+    result: Any = await answer(worker, {"input": "a", "model": "text-embedding-3-small"})
+    assert result["model"] == "fake-clip"
+    listed: Any = await answer(worker, openai("/v1/models"))
+    assert listed[0]["data"][1] == {
+        "id": "fake-clip",
+        "object": "model",
+        "created": 1_700_000_000,
+        "owned_by": "infinity",
+        "aliases": ["text-embedding-3-small"],
+        "capabilities": ["embed", "image_embed"],
+        "dimensions": 8,
+        "max_tokens": None,
+        "max_characters": MAX_TEXT_CHARS,
+        "prompts": [],
+    }
+    one: Any = await answer(worker, openai("/v1/models/text-embedding-3-small"))
+    assert one == [listed[0]["data"][1]]
+    unknown: Any = await answer(worker, openai("/v1/models/gpt"))
+    assert (
+        "fake-clip, fake-rank, fake-class, text-embedding-3-small" in unknown[0]["error"]["message"]
+    )
+
+
+async def test_texts_that_would_be_cut_are_refused_for_who_wants_none_cut(
+    client: InfinityClient,
+) -> None:
+    counters = {"fake-clip": TokenCounter.from_folder(Path(models.__file__).parent / "shapes_clip")}
+    worker = Worker(client, Catalogue(client), Batcher(client), counters=counters)
+    job: dict[str, Any] = {"input": [IMAGE, "a", "red " * 50], "model": "fake-clip"}
+    cut: Any = await answer(worker, job)
+    assert len(cut["data"]) == 3
+    refused: Any = await answer(worker, job | {"truncate": "NONE"})
+    assert refused["error"]["message"].startswith("input[2]: the text has more than the 20 tokens")
+    kept: Any = await answer(worker, job | {"truncate": False, "on_error": "null"})
+    assert [entry["embedding"] is None for entry in kept["data"]] == [False, False, True]
+
+
+async def test_whether_texts_are_cut_cannot_be_told_without_a_tokenizer(worker: Worker) -> None:
+    result: Any = await answer(worker, {"input": "a", "truncate": False})
+    assert (result["error"]["code"], result["error"]["param"]) == (400, "truncate")
+
+
 ERRORS: list[tuple[object, int, str, str | None]] = [
     ("not an object", 400, "invalid_request_error", "input"),
     ({}, 400, "invalid_request_error", "input"),
@@ -177,7 +253,7 @@ ERRORS: list[tuple[object, int, str, str | None]] = [
 async def test_the_callers_faults(
     client: InfinityClient, job_input: object, code: int, kind: str, param: str | None
 ) -> None:
-    worker = Worker(client, Batcher(client), max_items=10)
+    worker = Worker(client, Catalogue(client), Batcher(client), max_items=10)
     standard: Any = await answer(worker, job_input)
     # On the OpenAI route the job completes, with the error in a list of one.
     completed: Any = await answer(worker, openai("/v1/embeddings", job_input))
@@ -216,10 +292,13 @@ async def test_the_engines_faults_fail_the_job_on_both_routes(
 ) -> None:
     engine.mode = mode
     async with InfinityClient(engine.url, timeout_s=1.5) as client:
-        worker = Worker(client, Batcher(client))
-        standard: Any = await answer(worker, {"input": "a"})
+        worker = Worker(client, Catalogue(client), Batcher(client), time_limit=TimeLimit(4.0))
+        standard: Any
+        standard, completed = await asyncio.gather(
+            answer(worker, {"input": "a"}), answer(worker, openai("/v1/embeddings", {"input": "a"}))
+        )
         assert (standard["error"]["code"], standard["error"]["type"]) == (code, kind)
-        assert await answer(worker, openai("/v1/embeddings", {"input": "a"})) == standard
+        assert completed == standard
 
 
 async def test_a_nan_names_the_item_as_the_caller_counts(
@@ -243,13 +322,14 @@ async def test_a_refused_input_completes_the_openai_job(engine: FakeEngine, work
 async def test_the_unforeseen_is_a_bland_500_with_details_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    broken = Worker(None, None)  # type: ignore[arg-type]  # what cannot happen
+    broken = Worker(None, None, None)  # type: ignore[arg-type]  # what cannot happen
     with caplog.at_level(logging.ERROR):
         result: Any = await answer(broken, {"input": "a secret"})
     assert result["error"]["code"] == 500
     assert "NoneType" not in result["error"]["message"]
     assert "job-1" in caplog.text
-    assert "AttributeError at handler.py" in caplog.text
+    assert "AttributeError at " in caplog.text
+    assert "handler.py" in caplog.text
     assert "Traceback" not in caplog.text
     assert "secret" not in caplog.text
 

@@ -33,6 +33,8 @@ LEFT_OUT: Mapping[str, str] = {
     "REPORT_TIMEOUT": "the platform's",
     "WORKER_JOB_LOOP": "for comparison; the SDK's loop is slower",
     "RUNPOD_ENDPOINT_ID": "set by the platform",
+    "RUNPOD_API_KEY": "for infinity-worker request",
+    "EDGE_API_KEY": "for the local edge",
 }
 # Which models of the tests stand for which of the fake engine's.
 FAKES = {"text": "fake-text", "clip": "fake-clip"}

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import Case, bad, encoded, good, picture, png
+from infinity_worker.errors import RequestError
 from infinity_worker.images.decoding import read_header, verified
 from infinity_worker.images.sources import checked
-from infinity_worker.schema import RequestError
 
 MAX_BYTES, MAX_PIXELS = 20_000_000, 50_000_000
 GOOD = list(good())

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infinity_worker.errors import InvalidRequest, RequestError, RequestTooLarge
 from infinity_worker.images.sources import bytes_of, is_url
-from infinity_worker.schema import InvalidRequest, RequestError, RequestTooLarge
 
 RAW = bytes(range(256))
 CODED = base64.b64encode(RAW).decode()

@@ -5,7 +5,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from fakes.fake_engine import FakeEngine, embedding_of, encode
+from fakes.fake_engine import MODELS, FakeEngine, embedding_of, encode
 from infinity_worker.infinity_client import (
     InfinityBadResponse,
     InfinityClient,
@@ -14,9 +14,12 @@ from infinity_worker.infinity_client import (
     InfinityRejected,
     InfinityTimeout,
     InfinityUnavailable,
+    Model,
+    deadline_s,
     translate_transport_error,
-    wait_for_models,
 )
+from infinity_worker.probes import is_embedding, probe, wait_until_listening
+from infinity_worker.utils import Modality
 
 
 async def test_embeddings_are_exact(client: InfinityClient) -> None:
@@ -40,9 +43,11 @@ async def test_the_engine_is_asked_for_base64(engine: FakeEngine, client: Infini
 
 
 async def test_models_carry_their_capabilities(client: InfinityClient) -> None:
-    text, clip = await client.models()
+    text, clip, rank, classes = await client.models()
     assert (text.name, text.takes("text"), text.takes("image")) == ("fake-text", True, False)
     assert (clip.name, clip.takes("text"), clip.takes("image")) == ("fake-clip", True, True)
+    assert (rank.name, rank.takes("text"), rank.can("rerank")) == ("fake-rank", False, True)
+    assert (classes.name, classes.can("classify")) == ("fake-class", True)
 
 
 @pytest.mark.parametrize(
@@ -82,19 +87,65 @@ async def test_nothing_listening_is_unavailable() -> None:
             await client.models()
 
 
-async def test_readiness_is_an_embedding_of_each_model(engine: FakeEngine) -> None:
+async def test_a_probe_is_an_embedding_of_what_the_model_takes(
+    engine: FakeEngine, client: InfinityClient
+) -> None:
+    await probe(client, Model("fake-text", frozenset({"embed"})))
+    await probe(client, Model("fake-clip", frozenset({"image_embed"})))
+    await probe(client, Model("fake-clip", frozenset({"rerank"})))
+    assert [request["modality"] for request in engine.requests] == ["text", "image"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("ok", True), ("full", True), ("refuse", True)]
+    + [(mode, False) for mode in ("hang", "reset", "half", "garbage", "fail")],
+)
+async def test_a_canary_tells_whether_the_engine_embeds(
+    engine: FakeEngine, client: InfinityClient, mode: str, expected: object
+) -> None:
+    engine.mode = mode
+    assert await is_embedding(client, "fake-text", 1.5) is expected
+
+
+async def test_an_engine_that_is_only_busy_embeds(engine: FakeEngine) -> None:
+    """The canary is late, but other requests for the model are answered."""
     async with InfinityClient(engine.url) as client:
-        await wait_for_models(client)
-    assert [request["model"] for request in engine.requests] == ["fake-text", "fake-clip"]
+        await client.models()
+        engine.mode = "wait"
+        canary = asyncio.ensure_future(is_embedding(client, "fake-text", 2.0))
+        await engine.asked.wait()
+        other = asyncio.ensure_future(client.get_embeddings("fake-text", ["a"]))
+        while engine.waiting < 2:  # noqa: ASYNC110  # a plain attribute of the fake
+            await asyncio.sleep(0.01)
+        engine.stalled = "ready?"
+        engine.mode = "ok"
+        await other
+        assert await canary
 
 
-async def test_readiness_is_waited_for() -> None:
+@pytest.mark.parametrize(
+    ("inputs", "modality", "seconds"),
+    [
+        ([""], "text", 10.025),
+        (["x" * 1_000] * 32, "text", 14.0),
+        (["x" * 488] * 2_048, "text", 161.1424),
+        (["x" * 1_000_000] * 32, "image", 42.0),
+    ],
+)
+def test_a_deadline_grows_with_the_request(
+    inputs: list[str], modality: Modality, seconds: float
+) -> None:
+    assert deadline_s(10.0, inputs, modality) == pytest.approx(seconds)
+
+
+async def test_listening_is_waited_for() -> None:
     async with FakeEngine() as early:
         port = int(early.url.rpartition(":")[2])
     async with InfinityClient(f"http://127.0.0.1:{port}") as client:
-        waiting = asyncio.ensure_future(wait_for_models(client, poll_s=0.01))
+        waiting = asyncio.ensure_future(wait_until_listening(client, poll_s=0.01))
         async with FakeEngine(port=port):
-            assert len(await asyncio.wait_for(waiting, 10)) == 2
+            assert len(await asyncio.wait_for(waiting, 10)) == len(MODELS)
 
 
 async def test_a_key_is_sent(engine: FakeEngine) -> None:

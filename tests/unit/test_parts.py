@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infinity_worker.errors import InvalidRequest, RequestTooLarge
 from infinity_worker.infinity_client import (
     MAX_TEXT_CHARS,
     EmbeddingBatch,
@@ -13,7 +14,7 @@ from infinity_worker.infinity_client import (
     Model,
 )
 from infinity_worker.parts import PartAnswer, check_count, merge, split, unfit
-from infinity_worker.schema import EmbeddingRequest, InvalidRequest, Item, RequestTooLarge
+from infinity_worker.schema import EmbeddingRequest, Item
 from infinity_worker.utils import Modality
 
 ITEMS = st.lists(st.builds(Item, st.sampled_from(["text", "image"]), st.just("x")), max_size=200)

@@ -1,4 +1,5 @@
 import base64
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
 from fakes.fake_engine import embedding_of, encode
+from infinity_worker.errors import InvalidRequest
+from infinity_worker.options import EmbeddingType, EncodingFormat
 from infinity_worker.parts import Embeddings
+from infinity_worker.quantise import quantised
 from infinity_worker.response import embedding_response, shortened
-from infinity_worker.schema import EmbeddingRequest, EncodingFormat, InvalidRequest, Item
+from infinity_worker.schema import EmbeddingRequest, Item
 
 
 def embeddings_of(*texts: str, images: int = 0) -> Embeddings:
@@ -90,3 +94,31 @@ def test_more_dimensions_than_there_are_is_a_clear_error() -> None:
 
 def test_a_zero_vector_stays_zero() -> None:
     assert not shortened(np.zeros((1, 4), np.float32), 2).any()
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "binary", "ubinary"])
+def test_one_type_is_the_embedding_and_several_are_an_object(kind: EmbeddingType) -> None:
+    embeddings = embeddings_of("a", "b")
+    expected = quantised(embeddings.vectors, kind)
+    one = EmbeddingRequest((Item("text", "a"), Item("text", "b")), types=(kind,))
+    answer = over_the_wire(embedding_response(one, "m", embeddings))
+    assert [entry["embedding"] for entry in answer["data"]] == expected.tolist()
+    coded = over_the_wire(
+        embedding_response(replace(one, encoding_format="base64"), "m", embeddings)
+    )
+    raw = base64.b64decode(coded["data"][1]["embedding"])
+    assert raw == expected[1].tobytes()
+    both = over_the_wire(embedding_response(replace(one, types=("float", kind)), "m", embeddings))
+    assert both["data"][0]["embedding"]["float"] == pytest.approx(embeddings.vectors[0])
+    assert both["data"][0]["embedding"][kind] == expected[0].tolist()
+
+
+def test_ranges_are_those_of_unit_vectors() -> None:
+    embeddings = embeddings_of("a")
+    longer = Embeddings(embeddings.encoded, embeddings.vectors * 20, 1, 0)
+    request = EmbeddingRequest((Item("text", "a"),), types=("int8",))
+    answers = [
+        over_the_wire(embedding_response(request, "m", each)) for each in (embeddings, longer)
+    ]
+    first, second = (np.array(each["data"][0]["embedding"]) for each in answers)
+    assert np.abs(first - second).max() <= 1

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infinity_worker.schema import EmbeddingRequest, InvalidRequest, Item
+from infinity_worker.errors import InvalidRequest
+from infinity_worker.schema import EmbeddingRequest, Item
 
 IMAGE = "data:image/png;base64,AAAA"
 
@@ -23,6 +24,17 @@ IMAGE = "data:image/png;base64,AAAA"
         ({"input": IMAGE, "modality": "text"}, [Item("text", IMAGE)]),
         ({"input": "a", "modality": None, "text": None}, [Item("text", "a")]),
         ({"input": {"text": IMAGE}}, [Item("text", IMAGE)]),
+        ({"texts": ["a", IMAGE]}, [Item("text", "a"), Item("text", IMAGE)]),
+        ({"images": ["abc"]}, [Item("image", "abc")]),
+        (
+            {"inputs": ["a", {"content": [{"image_url": "abc"}]}]},
+            [Item("text", "a"), Item("image", "abc")],
+        ),
+        ({"messages": [{"role": "user", "content": "a"}]}, [Item("text", "a")]),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
+            [Item("text", "a")],
+        ),
         ({"input": ["a", {"image": "abc"}]}, [Item("text", "a"), Item("image", "abc")]),
     ],
 )
@@ -103,6 +115,58 @@ def test_bad_items_are_set_aside_for_who_wants_the_good_ones() -> None:
 def test_a_shape_that_contradicts_the_field_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"text\[0\]: its shape says image"):
         EmbeddingRequest.from_standard({"text": [{"image": "abc"}]})
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "words"),
+    [
+        ({"messages": []}, "messages", "one message"),
+        ({"messages": [{"content": "a"}, {"content": "b"}]}, "messages", "one message"),
+        ({"messages": [{"role": "system", "content": "a"}]}, "messages", "only a user's"),
+        ({"messages": [{"content": [{"text": "a"}, {"image": "b"}]}]}, "messages", "one embedding"),
+        ({"input": "a", "truncate": "START"}, "truncate", "at their end"),
+        ({"input": "a", "truncate": "MIDDLE"}, "truncate", "must be END"),
+        ({"input": "a", "embedding_types": ["int4"]}, "embedding_types", "float"),
+        ({"texts": ["a"], "images": ["b"]}, "texts", "more than one"),
+        ({"images": ["a"], "modality": "text"}, "modality", "contradicts"),
+    ],
+)
+def test_a_malformed_field_of_other_clients(body: dict[str, Any], param: str, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        EmbeddingRequest.from_openai(body)
+    assert caught.value.param == param
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, {"types": ("float",), "encoding_format": "float", "dimensions": None, "cuts": True}),
+        ({"output_dimension": 5}, {"dimensions": 5}),
+        ({"dimensions": 4, "output_dimension": 5}, {"dimensions": 4}),
+        ({"embedding_types": ["int8", "binary", "int8"]}, {"types": ("int8", "binary")}),
+        ({"embedding_type": "ubinary"}, {"types": ("ubinary",)}),
+        ({"embedding_type": ["float", "int8"]}, {"types": ("float", "int8")}),
+        ({"output_dtype": "uint8"}, {"types": ("uint8",)}),
+        ({"embedding_type": "base64"}, {"types": ("float",), "encoding_format": "base64"}),
+        (
+            {"embedding_types": ["base64", "int8"]},
+            {"types": ("int8",), "encoding_format": "base64"},
+        ),
+        ({"truncate": False}, {"cuts": False}),
+        ({"truncate": "none"}, {"cuts": False}),
+        ({"truncate": "End"}, {"cuts": True}),
+        ({"truncation": False}, {"cuts": False}),
+        ({"input_type": "search_query"}, {"purpose": ("input_type", "search_query")}),
+        (
+            {"task": "retrieval.query", "prompt": "p"},
+            {"purpose": ("task", "retrieval.query"), "prompt": "p"},
+        ),
+    ],
+)
+def test_the_options_of_many_clients(body: dict[str, Any], expected: dict[str, Any]) -> None:
+    request = EmbeddingRequest.from_openai({"input": "a"} | body)
+    assert {name: getattr(request, name) for name in expected} == expected
 
 
 def test_only_input_is_read_on_the_openai_route() -> None:

@@ -99,6 +99,14 @@ def test_results_go_to_job_done_url() -> None:
     assert '"Content-Type": "application/x-www-form-urlencoded"' in source(rp_http._transmit)
 
 
+def test_the_parser_knows_the_ways_to_run_without_a_platform() -> None:
+    arguments, _ = runpod.serverless.parser.parse_known_args([])
+    assert not arguments.rp_serve_api
+    assert not arguments.test_input
+    told = "the SDK now runs its one test job on other conditions: see job_loop._is_one_job"
+    assert '"RUNPOD_WEBHOOK_GET_JOB", None) is None' in source(worker._is_local), told
+
+
 async def test_the_session_carries_the_key() -> None:
     async with AsyncClientSession() as session:
         assert "Authorization" in session.headers, "AsyncClientSession no longer sends the key"

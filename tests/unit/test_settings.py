@@ -42,6 +42,8 @@ def test_a_model_is_served_under_its_own_name_by_default() -> None:
     [
         ("INFINITY_URL", "http://127.0.0.1:7997/", "infinity_url", "http://127.0.0.1:7997"),
         ("INFINITY_PORT", "0", "infinity_port", 0),
+        ("MODEL_ALIASES", " a = b/c ; d=e;", "aliases", {"a": "b/c", "d": "e"}),
+        ("MODEL_PROMPTS", '{"m": {"query": "q: "}}', "prompts", {"m": {"query": "q: "}}),
         ("INFINITY_QUEUE_SIZE", "100", "infinity_queue_size", 100),
         ("RUNPOD_MAX_CONCURRENCY", "300", "max_concurrency", 300),
         ("BACKEND", "OPTIMUM", "backend", "optimum"),
@@ -62,6 +64,11 @@ def test_a_variable_is_read(name: str, value: str, field: str, expected: object)
     ("variables", "named"),
     [
         ({"INFINITY_PORT": "seven"}, "INFINITY_PORT"),
+        ({"MODEL_ALIASES": "a"}, "MODEL_ALIASES"),
+        ({"MODEL_ALIASES": "=b"}, "MODEL_ALIASES"),
+        ({"MODEL_PROMPTS": "query: "}, "MODEL_PROMPTS"),
+        ({"MODEL_PROMPTS": '{"m": "query: "}'}, "MODEL_PROMPTS"),
+        ({"MODEL_PROMPTS": '{"m": {"query": 7}}'}, "MODEL_PROMPTS"),
         ({"INFINITY_PORT": "70000"}, "INFINITY_PORT"),
         ({"RUNPOD_MAX_CONCURRENCY": "0"}, "RUNPOD_MAX_CONCURRENCY"),
         ({"ENGINE_TIMEOUT": "nan"}, "ENGINE_TIMEOUT"),

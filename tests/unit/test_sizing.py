@@ -195,15 +195,15 @@ def test_an_unusable_file_is_an_error_that_says_why(
     if costs is not None:
         path.write_text(costs)
     with pytest.raises(SizingError) as caught:
-        list(command.run(arguments("--rate", "1", "--costs", str(path), *words)))
+        list(command.lines(arguments("--rate", "1", "--costs", str(path), *words)))
     assert named in str(caught.value)
 
 
 def test_costs_may_be_given_by_hand_and_must_be_given() -> None:
-    lines = list(command.run(arguments("--rate", "1", "--request-ms", "2", "--item-ms", "4")))
+    lines = list(command.lines(arguments("--rate", "1", "--request-ms", "2", "--item-ms", "4")))
     assert lines[0].startswith("this machine: 1 worker,")
     with pytest.raises(SizingError, match="--costs"):
-        list(command.run(arguments("--rate", "1")))
+        list(command.lines(arguments("--rate", "1")))
 
 
 def test_the_command_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,12 @@ async def test_tokens_are_counted_with_special_ones_and_where_the_model_cuts(
     assert await TokenCounter.from_folder(SHAPES).count(texts) == expected
 
 
+async def test_texts_that_the_model_would_cut_are_found() -> None:
+    counter = TokenCounter.from_folder(SHAPES)
+    assert await counter.cut(["a red circle", "a red circle " * 50, "", "é" * 19]) == [1, 3]
+    assert await counter.count(["a red circle " * 50]) == counter.max_tokens == 20
+
+
 @pytest.mark.parametrize(
     ("engine_says", "texts", "enough"),
     [

@@ -1,120 +1,113 @@
-"""What clients call: jobs by `/run` and `/runsync`, and the OpenAI route."""
+"""What RunPod's clients call: jobs by `/run` and `/runsync`, and what becomes of them."""
 
-from typing import Any
+from fastapi import APIRouter, HTTPException, Request, Response
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
-
-from infinity_worker.edge.envelope import envelope, openai_answer
-from infinity_worker.edge.jobs import Job
-from infinity_worker.edge.state import Edge, edge_of
-from infinity_worker.edge.wire import as_input, json_response, read_body, read_object, while_wanted
+from infinity_worker.edge import schemas
+from infinity_worker.edge.envelope import envelope
+from infinity_worker.edge.job import Job
+from infinity_worker.edge.options import MAX_MS, read_options
+from infinity_worker.edge.state import edge_of
+from infinity_worker.edge.wire import (
+    as_input,
+    json_response,
+    milliseconds,
+    read_body,
+    read_object,
+    while_wanted,
+)
 
 RUNSYNC_WAIT_MS = range(1000, 300_001)
-ANY_METHOD = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
+TTL_MS = range(1, MAX_MS + 1)
 
 
-async def known_endpoint(request: Request, endpoint_id: str) -> None:
-    """Refuses requests for an endpoint that is not served here."""
-    if endpoint_id != edge_of(request).settings.endpoint_id:
-        raise HTTPException(404, "There is no endpoint of that id.")
+router = APIRouter()
 
 
-router = APIRouter(prefix="/v2/{endpoint_id}", dependencies=[Depends(known_endpoint)])
-root_router = APIRouter()
-
-
-@router.post("/run")
+@router.post("/run", responses=schemas.RUN, openapi_extra=schemas.RUN_BODY)
 async def run(request: Request) -> Response:
     """Puts a job in the queue."""
-    edge = edge_of(request)
-    job_input = await _job_input(request, edge.settings.run_limit_bytes)
-    job = edge.queue.submit(job_input, sync=False)
+    job = await _submit(request, edge_of(request).settings.run_limit_bytes, sync=False)
     # What a new job looks like, even where a waiting worker has it already.
     return json_response({"id": job.id, "status": "IN_QUEUE"})
 
 
-@router.post("/runsync")
+@router.post("/runsync", responses=schemas.RUNSYNC, openapi_extra=schemas.RUNSYNC_BODY)
 async def runsync(request: Request) -> Response:
     """Puts a job in the queue and waits for it; tells where it stands when the time is up."""
     edge = edge_of(request)
-    seconds = _runsync_wait(request, edge.settings.runsync_s)
-    job_input = await _job_input(request, edge.settings.runsync_limit_bytes)
-    job = edge.queue.submit(job_input, sync=True)
+    wait_s = milliseconds(request, "wait", RUNSYNC_WAIT_MS)
+    seconds = edge.settings.runsync_s if wait_s is None else wait_s
+    job = await _submit(request, edge.settings.runsync_limit_bytes, sync=True)
     await while_wanted(request, edge.closing, edge.queue.wait(job, seconds))
+    return json_response(envelope(_found(None if job.gone else job)))
+
+
+@router.get("/status/{job_id}", responses=schemas.STATUS, openapi_extra=schemas.TTL)
+@router.post("/status/{job_id}", responses=schemas.STATUS, openapi_extra=schemas.TTL)
+async def status(request: Request, job_id: str) -> Response:
+    """Tells where a job stands; `ttl` makes it gone that much later."""
+    edge = edge_of(request)
+    ttl_s = milliseconds(request, "ttl", TTL_MS)
+    job = _found(edge.queue.get(job_id))
+    if ttl_s is not None:
+        edge.queue.set_ttl(job, ttl_s)
     return json_response(envelope(job))
 
 
-@router.api_route("/status/{job_id}", methods=["GET", "POST"])
-async def status(request: Request, job_id: str) -> Response:
-    """Tells where a job stands."""
-    return json_response(envelope(_found(edge_of(request).queue.get(job_id))))
+@router.get("/stream/{job_id}", responses=schemas.STREAM)
+async def stream(request: Request, job_id: str) -> Response:
+    """Hands out the parts of a job's result that came since the last time, each once."""
+    edge = edge_of(request)
+    job = _found(edge.queue.get(job_id))
+    taking = edge.queue.take_parts(job, edge.settings.stream_s)
+    parts = await while_wanted(request, edge.closing, taking) or []
+    return json_response({"status": job.status.value, "stream": parts})
 
 
-@router.post("/cancel/{job_id}")
+@router.post("/cancel/{job_id}", responses=schemas.CANCEL)
 async def cancel(request: Request, job_id: str) -> Response:
     """Cancels a job; one that has finished stays as it is."""
     job = _found(edge_of(request).queue.cancel(job_id))
     return json_response({"id": job.id, "status": job.status.value})
 
 
-@router.get("/health")
+@router.post("/retry/{job_id}", responses=schemas.RETRY)
+async def retry(request: Request, job_id: str) -> Response:
+    """Puts a job that failed or timed out back in the queue, under the same id."""
+    queue = edge_of(request).queue
+    job = _found(queue.get(job_id))
+    if not queue.retry(job):
+        raise HTTPException(
+            400, f"Only FAILED and TIMED_OUT jobs can be retried, not {job.status}."
+        )
+    return json_response({"id": job.id, "status": "IN_QUEUE"})
+
+
+@router.post("/purge-queue", responses=schemas.PURGE)
+async def purge_queue(request: Request) -> Response:
+    """Drops the jobs that no worker has taken yet."""
+    removed = edge_of(request).queue.purge()
+    return json_response({"removed": removed, "status": "completed"})
+
+
+@router.get("/health", responses=schemas.HEALTH)
 async def health(request: Request) -> Response:
     """Counts jobs and workers."""
     edge = edge_of(request)
-    workers = edge.workers.counts(edge.queue.is_busy)
+    workers = edge.workers.counts(lambda worker_id: edge.queue.held_by(worker_id) > 0)
     return json_response({"jobs": edge.queue.counts(), "workers": workers})
 
 
-@router.api_route("/openai/{path:path}", methods=ANY_METHOD)
-async def openai(request: Request, path: str) -> Response:
-    """Turns an OpenAI request into a job, and the job's end into the answer."""
-    return await _openai(request, f"/{path}")
-
-
-@root_router.api_route("/v1/{path:path}", methods=ANY_METHOD)
-async def openai_at_root(request: Request, path: str) -> Response:
-    """The same for clients that know a host only."""
-    return await _openai(request, f"/v1/{path}")
-
-
-async def _openai(request: Request, route: str) -> Response:
-    edge = edge_of(request)
-    body = await read_body(request, edge.settings.runsync_limit_bytes)
-    openai_input = read_object(body) if body else {}
-    job_input = as_input({"openai_route": route, "openai_input": openai_input})
-    job = edge.queue.submit(job_input, sync=True)
-    await while_wanted(request, edge.closing, edge.queue.wait(job, edge.settings.openai_s))
-    if not job.finished.is_set():
-        raise _unfinished(edge)
-    edge.queue.forget(job)
-    status_code, answer = openai_answer(job)
-    return json_response(answer, status_code)
-
-
-def _unfinished(edge: Edge) -> HTTPException:
-    if edge.closing.is_set():
-        return HTTPException(503, "The server is stopping.")
-    return HTTPException(504, f"The job has not finished within {edge.settings.openai_s:g} s.")
-
-
-async def _job_input(request: Request, limit: int) -> Any:
-    body = read_object(await read_body(request, limit))
+async def _submit(request: Request, limit: int, *, sync: bool) -> Job:
+    content = await read_body(request, limit)
+    body = read_object(content)
     if "input" not in body:
         raise HTTPException(400, "The body has no 'input'.")
-    return as_input(body["input"])
-
-
-def _runsync_wait(request: Request, default_s: float) -> float:
-    asked = request.query_params.get("wait")
-    if asked is None:
-        return default_s
-    if not (asked.isdecimal() and int(asked) in RUNSYNC_WAIT_MS):
-        bounds = f"{RUNSYNC_WAIT_MS.start} to {RUNSYNC_WAIT_MS.stop - 1}"
-        raise HTTPException(400, f"'wait' must be a number of milliseconds, {bounds}.")
-    return int(asked) / 1000
+    options, job_input = read_options(body), as_input(body["input"])
+    return edge_of(request).queue.submit(job_input, sync=sync, options=options, size=len(content))
 
 
 def _found(job: Job | None) -> Job:
     if job is None:
-        raise HTTPException(404, "There is no job of that id, or its result has expired.")
+        raise HTTPException(404, "There is no job of that id, or it has expired.")
     return job

@@ -4,7 +4,9 @@ from typing import Any
 
 import orjson
 
-from infinity_worker.edge.jobs import Job, JobStatus
+from infinity_worker.edge.job import Job, JobStatus
+
+_ERROR_STATUSES = range(400, 600)
 
 
 def envelope(job: Job) -> dict[str, Any]:
@@ -23,17 +25,30 @@ def envelope(job: Job) -> dict[str, Any]:
     return told
 
 
-def openai_answer(job: Job) -> tuple[int, Any]:
-    """The HTTP status and the body that a finished job of the OpenAI route ends in."""
+def openai_answer(job: Job, *, codes_as_status: bool = False) -> tuple[int, Any]:
+    """The HTTP status and the body that a finished job of the OpenAI route ends in.
+
+    Args:
+        job: A job that has finished.
+        codes_as_status: Whether an error's own `code` is the status, instead of the platform's 200
+            for a job that completed and 500 for one that failed.
+    """
     if job.status is JobStatus.COMPLETED:
-        match job.output:
-            case [only]:
-                return 200, only
-            case output:
-                return 200, output
-    if job.status is JobStatus.FAILED:
-        return 500, {"error": _error_object(job.error)}
-    return 500, {"error": {"message": f"The job ended as {job.status}."}}
+        status, answer = 200, job.output
+        if isinstance(answer, list) and len(answer) == 1:
+            answer = answer[0]
+    elif job.status is JobStatus.FAILED:
+        status, answer = 500, {"error": _error_object(job.error)}
+    else:
+        status, answer = 500, {"error": {"message": f"The job ended as {job.status}."}}
+    if codes_as_status and isinstance(answer, dict):
+        return _code_of(answer.get("error"), status), answer
+    return status, answer
+
+
+def _code_of(error: Any, status: int) -> int:
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and code in _ERROR_STATUSES else status
 
 
 def _error_object(error: Any) -> dict[str, Any]:

@@ -1,62 +1,31 @@
 """The queue and the jobs of the edge: plain asyncio, no HTTP.
 
 submit ─→ IN_QUEUE ─ take ─→ IN_PROGRESS ─ finish ─→ COMPLETED | FAILED
-             │  ↑─── give_back ──┘ │
-             └────── cancel ───────┴────────────→ CANCELLED
+           │  ↑ └ give_back, abandon ┘ ├─ (executionTimeout) ─→ TIMED_OUT
+           │  └──────── retry ─────────┼───────── FAILED | TIMED_OUT
+           └─────────── cancel ────────┴─────────→ CANCELLED
+When its time to live is over, or the line is purged, an unfinished job is gone.
 """
 
 import asyncio
-import heapq
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
+import orjson
 
-class JobStatus(StrEnum):
-    """The states of a job, as the platform spells them."""
+from infinity_worker.edge.job import DEFAULT_OPTIONS, Job, JobOptions, JobStatus, Stream
+from infinity_worker.edge.line import Line
+from infinity_worker.edge.shelf import Shelf
+from infinity_worker.edge.signals import StopSignals, set_within
 
-    IN_QUEUE = "IN_QUEUE"
-    IN_PROGRESS = "IN_PROGRESS"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-    TIMED_OUT = "TIMED_OUT"
+RETRIABLE = {JobStatus.FAILED, JobStatus.TIMED_OUT}
 
 
-@dataclass(slots=True, eq=False)
-class Job:
-    """One unit of work. Times are readings of the queue's clock, in seconds.
-
-    Attributes:
-        input: What the worker gets: anything orjson can write, an `orjson.Fragment` too.
-        number: Its place in the line of all jobs ever submitted.
-        finished: Set when the job has reached its last state.
-    """
-
-    id: str
-    input: Any
-    sync: bool
-    number: int
-    created_at: float
-    status: JobStatus = JobStatus.IN_QUEUE
-    output: Any = None
-    error: Any = None
-    started_at: float | None = None
-    finished_at: float | None = None
-    worker_id: str | None = None
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@dataclass(slots=True)
-class _Stops:
-    """The ids of the jobs that a worker is still to be told to stop."""
-
-    job_ids: list[str] = field(default_factory=list)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+class QueueFullError(Exception):
+    """No further job can be held: too many, or too many bytes, have not finished yet."""
 
 
 class JobQueue:
@@ -66,38 +35,64 @@ class JobQueue:
         clock: Seconds that never go backwards.
         keep_s: How long a finished job can be asked for.
         keep_sync_s: The same for a job whose caller waited for the result.
+        max_jobs: The most jobs held; to stay within it the oldest finished ones go early.
+        max_bytes: The same for the bytes of inputs and results.
+        max_attempts: How many workers may die of a job before it fails.
+        on_end: Called with each job that reaches its last state.
+
+    Attributes:
+        stops: What each worker is still to be told to stop.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # bounds and times, each optional
         self,
         *,
         clock: Callable[[], float] = time.monotonic,
         keep_s: float = 1800.0,
         keep_sync_s: float = 60.0,
+        max_jobs: int = 100_000,
+        max_bytes: int = 2_000_000_000,
+        max_attempts: int = 3,
+        on_end: Callable[[Job], None] = lambda _job: None,
     ) -> None:
+        self.stops = StopSignals()
         self._clock = clock
-        self._keep_s = {False: keep_s, True: keep_sync_s}
+        self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
+        self._max_attempts = max_attempts
+        self._on_end = on_end
         self._jobs: dict[str, Job] = {}
-        # A heap by number: what is given back finds its old place. A job cancelled while it
-        # queued stays in it and is passed over when its turn comes.
-        self._line: list[tuple[int, Job]] = []
-        self._takers: dict[asyncio.Future[list[Job]], tuple[str, int]] = {}
-        self._stops: dict[str, _Stops] = {}
-        self._expiry: list[tuple[float, str]] = []
+        self._line = Line(self._start)
+        self._shelf = Shelf(clock, keep_s, keep_sync_s)
+        self._held: defaultdict[str, dict[str, Job]] = defaultdict(dict)
         self._submitted = 0
+        self._bytes = 0
         self._statuses: Counter[JobStatus] = Counter()
-        self._busy: Counter[str] = Counter()
+        self._retried = 0
 
-    def submit(self, input: Any, *, sync: bool) -> Job:  # noqa: A002  # the platform's own word
-        """Puts a job at the end of the line; the longest-waiting taker gets it at once."""
-        self._expire()
+    def submit(
+        self,
+        input: Any,  # noqa: A002  # the platform's own word
+        *,
+        sync: bool,
+        options: JobOptions = DEFAULT_OPTIONS,
+        size: int = 0,
+    ) -> Job:
+        """Puts a job at the end of the line; the longest-waiting taker gets it at once.
+
+        Raises:
+            QueueFullError: No further job can be held.
+        """
+        self._make_room(size)
         self._submitted += 1
         job_id = f"{'sync-' if sync else ''}{uuid.uuid4()}-u1"
-        job = Job(job_id, input, sync, self._submitted, self._clock())
+        job = Job(job_id, input, sync, self._submitted, self._clock(), options)
         self._jobs[job_id] = job
+        self._grow(job, size)
         self._statuses[job.status] += 1
-        heapq.heappush(self._line, (job.number, job))
-        self._hand_out()
+        self.set_ttl(job, options.ttl_s)
+        self._line.add(job)
+        self._line.match()
         return job
 
     def get(self, job_id: str) -> Job | None:
@@ -106,8 +101,19 @@ class JobQueue:
         return self._jobs.get(job_id)
 
     def forget(self, job: Job) -> None:
-        """Drops a finished job whose result nobody can ask for again."""
-        self._jobs.pop(job.id, None)
+        """Drops a job: nobody can ask for it again, and whoever waits for it is woken."""
+        if self._jobs.pop(job.id, None) is None:
+            return
+        self._grow(job, -job.size)
+        if job.lapse is not None:
+            job.lapse.cancel()
+        if job.finished.is_set():
+            self._shelf.remove(job)
+            return
+        self._leave(job)
+        self._statuses[job.status] -= 1
+        job.gone = True
+        _wake(job)
 
     async def take(self, worker_id: str, limit: int = 1, wait_s: float = 0.0) -> list[Job]:
         """Assigns up to `limit` jobs to a worker.
@@ -115,29 +121,36 @@ class JobQueue:
         Waits up to `wait_s` for the first one. When this is cancelled, whatever had been assigned
         is back in its place in the line.
         """
-        if jobs := self._assign(worker_id, limit):
+        if jobs := self._line.assign(worker_id, limit):
             return jobs
-        turn: asyncio.Future[list[Job]] = asyncio.get_running_loop().create_future()
-        self._takers[turn] = (worker_id, limit)
-        try:
-            await asyncio.wait({turn}, timeout=wait_s)
-        except asyncio.CancelledError:
-            if turn.done():
-                self.give_back(turn.result())
-            raise
-        finally:
-            self._takers.pop(turn, None)
-        return turn.result() if turn.done() else []
+        return await self._line.turn(
+            worker_id, limit, wait_s, lambda jobs: self.give_back(worker_id, jobs)
+        )
 
-    def give_back(self, jobs: Iterable[Job]) -> None:
-        """Returns taken jobs, which never reached their worker, to their places in the line."""
+    def give_back(self, worker_id: str, jobs: Iterable[Job]) -> None:
+        """Returns jobs that a worker took, and that never reached it, to their places."""
         for job in jobs:
-            if job.status is not JobStatus.IN_PROGRESS:
-                continue
-            self._move(job, JobStatus.IN_QUEUE)
-            job.worker_id = job.started_at = None
-            heapq.heappush(self._line, (job.number, job))
-        self._hand_out()
+            if self._in_progress(worker_id, job.id):
+                job.attempts -= 1
+                self._put_back(job)
+        self._line.match()
+
+    def abandon(self, worker_id: str) -> None:
+        """Hands the jobs of a worker that died to others; fails those that were tried enough."""
+        self.release(worker_id)
+        for job in list(self._held.get(worker_id, {}).values()):
+            if job.attempts < self._max_attempts:
+                self._retried += 1
+                self._put_back(job)
+            else:
+                job.error = f"{job.attempts} workers ended while they ran this job."
+                self._end(job, JobStatus.FAILED)
+        self._line.match()
+
+    def release(self, worker_id: str) -> None:
+        """Ends a worker's open polls with nothing."""
+        self._line.release(worker_id)
+        self.stops.release(worker_id)
 
     def progress(self, worker_id: str, job_id: str, output: Any) -> bool:
         """Keeps an interim output; False where the job is not this worker's to report on."""
@@ -145,11 +158,42 @@ class JobQueue:
             job.output = output
         return job is not None
 
-    def finish(self, worker_id: str, job_id: str, output: Any = None, error: Any = None) -> bool:
+    def add_part(self, worker_id: str, job_id: str, part: bytes, limit: int) -> bool | None:
+        """Keeps a part of a result, as JSON; False where `progress` says so too.
+
+        Returns None, and keeps nothing, where more than `limit` bytes would wait to be asked for.
+        """
+        job = self._in_progress(worker_id, job_id)
+        if job is None:
+            return False
+        stream = job.stream = job.stream or Stream()
+        if stream.size + len(part) > limit:
+            return None
+        stream.parts.append(orjson.Fragment(part))
+        stream.size += len(part)
+        self._grow(job, len(part))
+        stream.news.set()
+        return True
+
+    async def take_parts(self, job: Job, wait_s: float = 0.0) -> list[orjson.Fragment]:
+        """The parts that nobody has had yet; waits for the first while the job is unfinished."""
+        stream = job.stream = job.stream or Stream()
+        if not (stream.parts or job.finished.is_set()):
+            await set_within(stream.news, wait_s)
+        parts, stream.parts = stream.parts, []
+        self._grow(job, -stream.size)
+        stream.size = 0
+        stream.news.clear()
+        return parts
+
+    def finish(
+        self, worker_id: str, job_id: str, output: Any = None, error: Any = None, *, size: int = 0
+    ) -> bool:
         """Records a result (FAILED where `error` is true); False where `progress` says so too."""
         job = self._in_progress(worker_id, job_id)
         if job is None:
             return False
+        self._grow(job, size)
         job.output, job.error = (None, error) if error else (output, None)
         self._end(job, JobStatus.FAILED if error else JobStatus.COMPLETED)
         return True
@@ -159,28 +203,43 @@ class JobQueue:
         job = self.get(job_id)
         if job is None or job.finished.is_set():
             return job
-        if job.worker_id is not None:
-            self.signal_stop(job.worker_id, [job.id])
+        self._tell_to_stop(job)
         self._end(job, JobStatus.CANCELLED)
         return job
 
-    def signal_stop(self, worker_id: str, job_ids: Iterable[str]) -> None:
-        """Leaves word for a worker to stop these jobs."""
-        stops = self._stops.setdefault(worker_id, _Stops())
-        stops.job_ids.extend(job_ids)
-        stops.arrived.set()
+    def retry(self, job: Job) -> bool:
+        """Puts a job that failed, or timed out, at the end of the line; False for any other."""
+        if job.status not in RETRIABLE:
+            return False
+        self._shelf.remove(job)
+        self._retried += 1
+        self._submitted += 1
+        job.number, job.created_at = self._submitted, self._clock()
+        self._grow(job, -job.stream.size if job.stream else 0)
+        job.attempts, job.stream = 0, None
+        job.finished_at = job.output = job.error = None
+        job.finished.clear()
+        self.set_ttl(job, job.options.ttl_s)
+        self._put_back(job)
+        self._line.match()
+        return True
 
-    async def stop_signals(self, worker_id: str, wait_s: float = 0.0) -> list[str]:
-        """The ids of the jobs a worker is to stop; waits up to `wait_s` for the first."""
-        stops = self._stops.setdefault(worker_id, _Stops())
-        await _set_within(stops.arrived, wait_s)
-        job_ids, stops.job_ids = stops.job_ids, []
-        stops.arrived.clear()
-        return job_ids
+    def purge(self) -> int:
+        """Drops every job in the line, and says how many."""
+        queued = self._line.all()
+        for job in queued:
+            self.forget(job)
+        return len(queued)
+
+    def set_ttl(self, job: Job, seconds: float) -> None:
+        """Makes a job gone that many seconds from now, whatever becomes of it."""
+        if job.lapse is not None:
+            job.lapse.cancel()
+        job.lapse = asyncio.get_running_loop().call_later(seconds, self._lapse, job)
 
     async def wait(self, job: Job, seconds: float) -> bool:
         """Waits for the end of a job; False where it has not finished in that time."""
-        return await _set_within(job.finished, seconds)
+        return await set_within(job.finished, seconds)
 
     def counts(self) -> dict[str, int]:
         """How many jobs there are, and have been, in the words of `/health`."""
@@ -189,59 +248,96 @@ class JobQueue:
             "failed": self._statuses[JobStatus.FAILED],
             "inProgress": self._statuses[JobStatus.IN_PROGRESS],
             "inQueue": self._statuses[JobStatus.IN_QUEUE],
-            "retried": 0,
+            "retried": self._retried,
         }
 
-    def is_busy(self, worker_id: str) -> bool:
-        """Whether a worker has jobs in progress."""
-        return self._busy[worker_id] > 0
+    def held_by(self, worker_id: str) -> int:
+        """How many jobs a worker has in progress."""
+        return len(self._held.get(worker_id, ()))
 
-    def _hand_out(self) -> None:
-        while self._line and self._takers:
-            turn, (worker_id, limit) = next(iter(self._takers.items()))
-            jobs = self._assign(worker_id, limit)
-            if not jobs:
-                return
-            del self._takers[turn]
-            turn.set_result(jobs)
+    def queued_for_s(self) -> float | None:
+        """How long the first in the line has been waiting; None where nothing waits."""
+        first = self._line.first()
+        return self._clock() - first.created_at if first else None
 
-    def _assign(self, worker_id: str, limit: int) -> list[Job]:
-        jobs: list[Job] = []
-        while self._line and len(jobs) < limit:
-            _, job = heapq.heappop(self._line)
-            if job.status is JobStatus.IN_QUEUE:
-                job.worker_id, job.started_at = worker_id, self._clock()
-                self._move(job, JobStatus.IN_PROGRESS)
-                jobs.append(job)
-        return jobs
+    def _start(self, job: Job, worker_id: str) -> None:
+        job.worker_id, job.started_at = worker_id, self._clock()
+        job.attempts += 1
+        self._held[worker_id][job.id] = job
+        self._move(job, JobStatus.IN_PROGRESS)
+        loop = asyncio.get_running_loop()
+        job.deadline = loop.call_later(job.options.execution_timeout_s, self._time_out, job)
 
     def _in_progress(self, worker_id: str, job_id: str) -> Job | None:
-        job = self._jobs.get(job_id)
-        mine = job and job.status is JobStatus.IN_PROGRESS and job.worker_id == worker_id
-        return job if mine else None
+        return self._held.get(worker_id, {}).get(job_id)
+
+    def _put_back(self, job: Job) -> None:
+        self._leave(job)
+        self._move(job, JobStatus.IN_QUEUE)
+        job.worker_id = job.started_at = None
+        self._line.add(job)
+
+    def _leave(self, job: Job) -> None:
+        """Takes a job off its worker, or notes that it has left the line."""
+        if job.status is JobStatus.IN_QUEUE:
+            self._line.has_lost()
+        if job.deadline is not None:
+            job.deadline.cancel()
+            job.deadline = None
+        held = self._held.get(job.worker_id or "", {})
+        held.pop(job.id, None)
+        if not held:
+            self._held.pop(job.worker_id or "", None)
 
     def _end(self, job: Job, status: JobStatus) -> None:
+        self._leave(job)
         self._move(job, status)
         job.finished_at = self._clock()
-        heapq.heappush(self._expiry, (job.finished_at + self._keep_s[job.sync], job.id))
-        job.finished.set()
+        if job.lapse is not None:
+            job.lapse.cancel()
+        self._shelf.put(job)
+        _wake(job)
+        self._on_end(job)
 
     def _move(self, job: Job, status: JobStatus) -> None:
-        for state, change in ((job.status, -1), (status, 1)):
-            self._statuses[state] += change
-            if state is JobStatus.IN_PROGRESS and job.worker_id is not None:
-                self._busy[job.worker_id] += change
+        self._statuses[job.status] -= 1
+        self._statuses[status] += 1
         job.status = status
 
+    def _time_out(self, job: Job) -> None:
+        self._tell_to_stop(job)
+        job.error = f"The job ran longer than its {job.options.execution_timeout_s:g} s."
+        job.output = None
+        self._end(job, JobStatus.TIMED_OUT)
+
+    def _lapse(self, job: Job) -> None:
+        if not job.finished.is_set():
+            self._tell_to_stop(job)
+        self.forget(job)
+
+    def _tell_to_stop(self, job: Job) -> None:
+        if job.worker_id is not None:
+            self.stops.leave(job.worker_id, [job.id])
+
+    def _make_room(self, size: int) -> None:
+        """Lets the oldest finished jobs go where there is no room for another one."""
+        self._expire()
+        while len(self._jobs) >= self._max_jobs or self._bytes + size > self._max_bytes:
+            oldest = self._shelf.oldest()
+            if oldest is None:
+                raise QueueFullError
+            self.forget(oldest)
+
+    def _grow(self, job: Job, size: int) -> None:
+        job.size += size
+        self._bytes += size
+
     def _expire(self) -> None:
-        now = self._clock()
-        while self._expiry and self._expiry[0][0] <= now:
-            self._jobs.pop(heapq.heappop(self._expiry)[1], None)
+        for job in self._shelf.expired():
+            self.forget(job)
 
 
-async def _set_within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return event.is_set()
+def _wake(job: Job) -> None:
+    job.finished.set()
+    if job.stream is not None:
+        job.stream.news.set()

@@ -1,14 +1,17 @@
 """Runs an application, the edge above all, in a thread of its own."""
 
+import asyncio
+import ipaddress
 import socket
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import uvicorn
 
-from infinity_worker.edge.app import EdgeSettings, create_app
+from infinity_worker.edge.app import create_app
+from infinity_worker.edge.state import Edge, EdgeSettings
 
 START_S = 30.0
 """How long an application may take to start."""
@@ -17,13 +20,31 @@ STOP_S = 10.0
 """How long a stop may take, over what the open requests are granted."""
 
 
+CALL_S = 10.0
+"""How long a call into the edge may take."""
+
+T = TypeVar("T")
+
+
+class OpenEdgeError(ValueError):
+    """The edge would listen where others reach it, without a key."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"{host} can be reached from other machines: an API key for clients and a token for "
+            "workers are needed to listen there"
+        )
+
+
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, before_shutdown: Callable[[], None]) -> None:
         super().__init__(config)
         self._before_shutdown = before_shutdown
         self.listening = threading.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self.listening.set()
 
@@ -130,9 +151,12 @@ class EdgeServer(AppServer):
 
     Args:
         settings: How the edge behaves.
-        host: The address to listen on.
+        host: The address to listen on: a loopback one, unless clients and workers need a key.
         port: 0 lets the system choose one.
         log_level: Uvicorn's.
+
+    Raises:
+        OpenEdgeError: Anybody on the network could use the edge.
     """
 
     def __init__(
@@ -143,8 +167,40 @@ class EdgeServer(AppServer):
         port: int = 0,
         log_level: str = "warning",
     ) -> None:
-        app = create_app(settings or EdgeSettings())
-        closing = app.state.edge.closing
+        self.settings = settings or EdgeSettings()
+        guarded = self.settings.api_key and self.settings.worker_token
+        if not (guarded or is_loopback(host)):
+            raise OpenEdgeError(host)
+        app = create_app(self.settings)
+        self._edge: Edge = app.state.edge
+        before_shutdown = self._edge.closing.set
         super().__init__(
-            app, host=host, port=port, before_shutdown=closing.set, log_level=log_level
+            app, host=host, port=port, before_shutdown=before_shutdown, log_level=log_level
         )
+
+    @property
+    def local_url(self) -> str:
+        """Where processes of this machine reach it, on whatever address it listens."""
+        return self.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+    def call(self, what: Callable[[Edge], T]) -> T:
+        """Does something with the edge in its own thread, and returns what that returned.
+
+        Raises:
+            RuntimeError: The server does not run.
+        """
+        if self._server.loop is None or self._thread is None:
+            raise RuntimeError("The edge does not run.")
+
+        async def do() -> T:
+            return what(self._edge)
+
+        return asyncio.run_coroutine_threadsafe(do(), self._server.loop).result(CALL_S)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only processes of this machine can reach that address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

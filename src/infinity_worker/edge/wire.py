@@ -2,13 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import orjson
 from fastapi import HTTPException, Request, Response
 
 T = TypeVar("T")
+
+_DIGITS = 12
+"""Longer numbers are not even read."""
 
 
 async def read_body(request: Request, limit: int, *, status: int = 413) -> bytes:
@@ -70,9 +73,26 @@ def as_input(value: Any) -> orjson.Fragment:
         raise HTTPException(400, "The input is nested too deeply.") from None
 
 
-def json_response(value: Any, status: int = 200) -> Response:
+def milliseconds(request: Request, name: str, allowed: range) -> float | None:
+    """A duration from the query, in seconds; None where it is not there.
+
+    Raises:
+        HTTPException: With 400, for anything but a number of milliseconds that is allowed.
+    """
+    asked = request.query_params.get(name)
+    if asked is None:
+        return None
+    if not (asked.isdecimal() and len(asked) <= _DIGITS and int(asked) in allowed):
+        bounds = f"{allowed.start} to {allowed.stop - 1}"
+        raise HTTPException(400, f"'{name}' must be a number of milliseconds, {bounds}.")
+    return int(asked) / 1000
+
+
+def json_response(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """A response with a JSON body."""
-    return Response(encode(value), status, media_type="application/json")
+    return Response(encode(value), status, headers, media_type="application/json")
 
 
 async def while_wanted(

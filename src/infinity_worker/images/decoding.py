@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 from PIL import ImageOps
 
-from infinity_worker.schema import InvalidRequest, RequestError, RequestTooLarge
+from infinity_worker.errors import InvalidRequest, RequestError, RequestTooLarge
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _ACCEPTED = "PNG, JPEG, WebP, GIF, BMP and TIFF are accepted"

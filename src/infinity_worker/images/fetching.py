@@ -17,8 +17,8 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from infinity_worker.errors import InvalidRequest
 from infinity_worker.images.sources import check_size, checked
-from infinity_worker.schema import InvalidRequest
 
 _MAX_URL = 8_192
 _MAX_REDIRECTS = 5

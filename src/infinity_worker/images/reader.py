@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 import pybase64
 
-from infinity_worker.images.budget import Budget
+from infinity_worker.budget import Budget
 from infinity_worker.images.decoding import Header, read_header, verified
 from infinity_worker.images.fetching import Fetcher
 from infinity_worker.images.sources import bytes_of, is_url

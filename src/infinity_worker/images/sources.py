@@ -5,7 +5,7 @@ from urllib.parse import unquote_to_bytes
 
 import pybase64
 
-from infinity_worker.schema import InvalidRequest, RequestTooLarge
+from infinity_worker.errors import InvalidRequest, RequestTooLarge
 
 _URL_SAFE = str.maketrans("-_", "+/")
 _WEB = ("http://", "https://")

@@ -2,8 +2,10 @@
 
 import argparse
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from infinity_worker.sizing.costs import EngineCost, Gpu, SizingError, read_costs, read_gpus
 from infinity_worker.sizing.plan import Aims, Load, Plan, plan
@@ -11,6 +13,24 @@ from infinity_worker.sizing.simulation import Endpoint, Outcome, Simulation
 
 _SIMULATED_S = 600.0
 _MOST_JOBS = 300_000
+
+
+def register(commands: Any) -> None:
+    """Add `plan` to the subparsers of the command line."""
+    parser = commands.add_parser("plan", help="how many workers a load needs, with which settings")
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the plan; the result is the exit status."""
+    try:
+        for line in lines(arguments):
+            print(line)
+    except SizingError as error:
+        print(f"infinity-worker: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--simulate", action="store_true", help="ten minutes of this load at most, from no worker")
 
 
-def run(arguments: argparse.Namespace) -> Iterator[str]:
+def lines(arguments: argparse.Namespace) -> Iterator[str]:
     """Yield the lines to print: the cheapest kind of machine first.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Memory that is lent out: what is not free is waited for, first come first served."""
+"""Room that is lent out: who finds too little waits, first come first served."""
 
 import asyncio
 from collections import deque
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 
 class Budget:
-    """So many bytes, for all who hold some of them.
+    """So many bytes, or items, for all who need some of them at a time.
 
     Args:
         total: how many there are. Who needs more gets all of them, and is then alone.
@@ -18,17 +18,23 @@ class Budget:
         self._free = total
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    @property
+    def is_short(self) -> bool:
+        """Whether somebody waits."""
+        return any(not turn.done() for _, turn in self._waiting)
+
     @asynccontextmanager
     async def hold(self, amount: int) -> AsyncIterator[None]:
-        """Wait for `amount` bytes, and hold them."""
-        amount = min(amount, self._total)
-        await self._take(amount)
+        """Wait for so many, and hold them."""
+        await self.take(amount)
         try:
             yield
         finally:
-            self._give_back(amount)
+            self.give_back(amount)
 
-    async def _take(self, amount: int) -> None:
+    async def take(self, amount: int) -> None:
+        """Wait for so many; each of these needs one `give_back` of as many."""
+        amount = min(amount, self._total)
         if not self._waiting and amount <= self._free:
             self._free -= amount
             return
@@ -38,12 +44,13 @@ class Budget:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                self._give_back(amount)
+                self._free += amount
             self._wake()
             raise
 
-    def _give_back(self, amount: int) -> None:
-        self._free += amount
+    def give_back(self, amount: int) -> None:
+        """Hand them to who waits longest."""
+        self._free += min(amount, self._total)
         self._wake()
 
     def _wake(self) -> None:
