@@ -14,6 +14,8 @@ import uvloop
 
 from bench import grid, real
 from bench.allocator import keep_freed_memory
+from bench.cold_start import run_cold_start
+from bench.costs import run_costs, write_costs
 from bench.machine import describe_machine
 from bench.processes import ProcessFailedError
 from bench.report import Report
@@ -23,6 +25,7 @@ from infinity_worker.engine import EngineStartError
 
 _OUT = Path(__file__).parent / "results"
 _SOAK_S = 30.0
+_COLD_STARTS = 3
 _SOAK_BY_JOBS_S = 600.0
 _VARIANTS = "stock,stock-default,ours,apart"
 _NOTES = {
@@ -65,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="one short round of each: to see that it runs")
     add("--real", action="store_true", help="the real engine, directly and through the worker")
     add("--ceiling", action="store_true", help="what the harness itself allows")
-    add("--all", action="store_true", help="stand-in, ceiling, real engine and soak")
+    add("--cold-start", action="store_true", help="the first answer, against the engine's own")
+    add("--costs", action="store_true", help="of a request, for infinity-worker plan")
+    add("--all", action="store_true", help="all of these and the soak")
     add("--soak", type=float, nargs="?", const=_SOAK_S, metavar="SECONDS", help="full rate")
     add("--jobs", type=int, metavar="N", help="a soak of so many jobs instead of seconds")
     add("--only", default="*", metavar="PATTERN", help="cells by name, as in '*, 32 clients'")
@@ -77,7 +82,14 @@ def _parser() -> argparse.ArgumentParser:
 async def _run(options: argparse.Namespace) -> None:
     report = Report(describe_machine())
     names_soak = options.soak is not None or options.jobs is not None
-    names_none = not (options.real or options.ceiling or names_soak)
+    parts = (
+        options.real,
+        options.ceiling,
+        options.cold_start,
+        options.costs,
+        names_soak,
+    )
+    names_none = not any(parts)
     if options.all or names_none:
         chosen = _choose(grid.cells(), options)
         results = await grid.run_grid(chosen, options.variants.split(","))
@@ -95,6 +107,20 @@ async def _run(options: argparse.Namespace) -> None:
             results = await real.run_real(backend, chosen)
             report.add(f"real-{backend}", f"Infinity, {name}", results, _NOTES["real"])
             report.write(options.out)
+    await _run_figures(options, report, names_soak=names_soak)
+
+
+async def _run_figures(options: argparse.Namespace, report: Report, *, names_soak: bool) -> None:
+    """Run what gives named figures and no table of routes."""
+    if options.all or options.cold_start:
+        figures = await run_cold_start(1 if options.quick else _COLD_STARTS)
+        report.add_figures("cold-start", "Cold start: MiniLM on the CPU", figures)
+        report.write(options.out)
+    if options.all or options.costs:
+        figures = await run_costs()
+        write_costs(figures, options.out)
+        report.add_figures("costs", "What a request costs: MiniLM on the CPU", figures)
+        report.write(options.out)
     if options.all or names_soak:
         seconds = options.soak or (_SOAK_BY_JOBS_S if options.jobs else _SOAK_S)
         figures = await run_soak(seconds, options.jobs or sys.maxsize)

@@ -7,10 +7,8 @@ from types import FrameType
 
 from infinity_worker import logs
 from infinity_worker.cold_start import ColdStart
-from infinity_worker.engine import Engine, EngineStartError
-from infinity_worker.service import Service
+from infinity_worker.engine import Engine, EngineLostError, EngineStartError
 from infinity_worker.settings import Settings, SettingsError
-from infinity_worker.supervisor import EngineLostError
 
 log = logging.getLogger("infinity_worker")
 
@@ -52,8 +50,9 @@ def run(settings: Settings, engine: Engine | None, cold_start: ColdStart) -> Non
     if engine is not None:
         engine.start()
         cold_start.mark("engine_started")
-    # Takes a second, while the engine loads; and a wrong setting is found out without it.
+    # They take two seconds, while the engine loads; and a wrong setting is found out without them.
     from infinity_worker import job_loop  # noqa: PLC0415
+    from infinity_worker.service import Service  # noqa: PLC0415
 
     cold_start.mark("sdk_imported")
     service = Service(settings, engine, cold_start)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from infinity_worker import doctor, request
 from infinity_worker.serve import command as serve
+from infinity_worker.sizing import command as plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     serve.register(commands)
     request.register(commands)
     doctor.register(commands)
+    plan.register(commands)
     arguments = parser.parse_args(argv)
     status: int = arguments.run(arguments)
     return status

@@ -64,6 +64,9 @@ class ModelPlace(StrEnum):
 
     FOLDER = "a folder on this machine"
     NO_FOLDER = "no such folder"
+    RUNPOD_CACHE = "RunPod's cached model"
+    IMAGE = "baked into the image"
+    VOLUME = "on the network volume"
     CACHE = "in the model hub's cache"
     HUB = "on the model hub"
 

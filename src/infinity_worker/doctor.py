@@ -33,8 +33,8 @@ from infinity_worker.diagnosis import (
 )
 from infinity_worker.engine import HOST, engine_environment, port_is_taken
 from infinity_worker.infinity_client import InfinityClient, InfinityError
+from infinity_worker.model_sources import ModelSource, Origin, resolve_models, tokenizer_folder
 from infinity_worker.settings import Settings, SettingsError
-from infinity_worker.tokens import model_folder
 
 _ROOT = Settings.default_engine_bin().parents[3]
 _PROBE_S = 5.0
@@ -148,7 +148,9 @@ def _engine(settings: Settings, *, start: bool) -> Engine:
         tried=start,
         port_number=settings.infinity_port,
         port_user=_port_user(settings.infinity_port) if settings.infinity_port else PortUser.NOBODY,
-        models=tuple((model.name, _place(model.source, settings)) for model in settings.models),
+        models=tuple(
+            (source.model.name, _place(source, settings)) for source in resolve_models(settings)
+        ),
         offline=settings.environment.get("HF_HUB_OFFLINE", "").lower()
         in {"1", "true", "yes", "on"},
     )
@@ -189,14 +191,17 @@ def _start_failure(settings: Settings) -> str | None:
     return said[-1][:_SHOWN_CHARS] if said else f"exit status {done.returncode}"
 
 
-def _place(source: str, settings: Settings) -> ModelPlace:
+def _place(source: ModelSource, settings: Settings) -> ModelPlace:
+    if source.origin is not Origin.HUB:
+        return ModelPlace[source.origin.name]
     try:
-        model_folder(source, settings)
+        tokenizer_folder(source, settings)
     except OSError:
         # A model's name on the hub is `organisation/name`; any other path is one of a folder.
-        is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1
+        name = source.model.source
+        is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
         return ModelPlace.NO_FOLDER if is_path else ModelPlace.HUB
-    return ModelPlace.FOLDER if Path(source).is_dir() else ModelPlace.CACHE
+    return ModelPlace.CACHE
 
 
 def _gpu(settings: Settings) -> Gpu:

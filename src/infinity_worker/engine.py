@@ -10,12 +10,14 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from infinity_worker.infinity_client import InfinityClient, InfinityError, Model
-from infinity_worker.probes import probe, wait_until_listening
+from infinity_worker.model_sources import hub_environment, resolve_models
 from infinity_worker.process_group import ProcessGroup
 from infinity_worker.settings import Settings
+
+if TYPE_CHECKING:
+    from infinity_worker.infinity_client import Model
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +42,17 @@ class EngineStartError(Exception):
     """The engine did not come up; the message says why, most likely."""
 
 
+class EngineLostError(Exception):
+    """The engine keeps ending: starting it once more would help nobody."""
+
+
 def engine_command(settings: Settings, port: int) -> list[str]:
     """The engine's command line, every behaviour that matters set explicitly."""
     command = [str(settings.engine_bin), "v2"]
-    for model in settings.models:
-        command += ["--model-id", model.source, "--served-model-name", model.name]
+    for source in resolve_models(settings):
+        model = source.model
+        command += ["--model-id", source.engine_source, "--served-model-name", model.name]
+        command += ["--revision", source.engine_revision]
         command += ["--batch-size", str(model.batch_size), "--dtype", model.dtype]
     trust = "--trust-remote-code" if settings.trust_remote_code else "--no-trust-remote-code"
     return [
@@ -77,8 +85,12 @@ def engine_environment(settings: Settings) -> dict[str, str]:
         # Its libraries warn about each other's deprecations, which no user can act on.
         "PYTHONWARNINGS": "ignore",
     }
-    if all(Path(model.source).is_dir() for model in settings.models):
-        environment["HF_HUB_OFFLINE"] = "1"
+    # Its libraries' bytecode is worth 8 s of each start (measured), wherever it may be written.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    for name, value in hub_environment(resolve_models(settings), settings).items():
+        environment.pop(name, None)
+        if value is not None:
+            environment[name] = value
     return environment
 
 
@@ -124,10 +136,12 @@ class Engine:
             )
         self.state = EngineState.STARTING
         self._process = ProcessGroup(
-            engine_command(self.settings, self.port), engine_environment(self.settings)
+            engine_command(self.settings, self.port),
+            engine_environment(self.settings),
+            self.settings.without_secrets,
         )
 
-    async def ready(self, mark: Callable[[str], None] = lambda _phase: None) -> Sequence[Model]:
+    async def ready(self, mark: Callable[[str], None] = lambda _phase: None) -> "Sequence[Model]":
         """Wait until every model embeds.
 
         Args:
@@ -193,7 +207,7 @@ class Engine:
 
 async def wait_until_embedding(
     url: str, settings: Settings, mark: Callable[[str], None] = lambda _phase: None
-) -> Sequence[Model]:
+) -> "Sequence[Model]":
     """Wait until the server at `url` embeds with every model that it serves.
 
     Args:
@@ -204,6 +218,10 @@ async def wait_until_embedding(
     Raises:
         EngineStartError: it took longer than `engine_start_timeout_s`, or a model does not work.
     """
+    # Only now: aiohttp and numpy take a quarter of a second to import, while the engine loads.
+    from infinity_worker.infinity_client import InfinityClient, InfinityError  # noqa: PLC0415
+    from infinity_worker.probes import probe, wait_until_listening  # noqa: PLC0415
+
     limit = settings.engine_start_timeout_s
     async with InfinityClient(
         url, timeout_s=min(limit, _PROBE_TIMEOUT_S), api_key=settings.infinity_api_key

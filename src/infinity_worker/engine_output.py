@@ -10,7 +10,7 @@ import re
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO
 
 log = logging.getLogger(__name__)
@@ -53,11 +53,15 @@ _CAUSES = {
 class EngineOutput:
     """The lines of one engine process.
 
+    Args:
+        clean: takes out of a line what nobody may see.
+
     Attributes:
         is_loading: whether nobody has sent it anything yet, so that its lines may be quoted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clean: Callable[[str], str] = str) -> None:
+        self._clean = clean
         self.is_loading = True
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._second = 0.0
@@ -66,7 +70,7 @@ class EngineOutput:
     def drain(self, pipe: IO[str]) -> None:
         """Read until the end; a pipe that nobody reads would block the engine."""
         while line := pipe.readline(_LINE_CHARS):
-            text = _GAPS.sub("  ", line.rstrip())
+            text = self._clean(_GAPS.sub("  ", line.rstrip()))
             if text:
                 self._lines.append(text)
                 self._pass_on(text)

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 
@@ -26,8 +26,13 @@ class ProcessGroup:
         exited: resolves to the exit status, negative for a signal, once all of the group is gone.
     """
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
-        self.output = EngineOutput()
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: dict[str, str],
+        clean: Callable[[str], str] = str,
+    ) -> None:
+        self.output = EngineOutput(clean)
         self.exited: Future[int] = Future()
         # From now on nobody who stops waiting for it can cancel it.
         self.exited.set_running_or_notify_cancel()

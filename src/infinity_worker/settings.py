@@ -18,6 +18,9 @@ T = TypeVar("T")
 BACKENDS = ("torch", "optimum", "ctranslate2", "neuron", "debugengine")
 DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "fp8")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_SECRET = ("_TOKEN", "_KEY", "_SECRET", "_PASSWORD")
+# A shorter value is no secret, and its letters are in every other word.
+_SECRET_CHARS = 6
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
 
@@ -35,12 +38,14 @@ class ModelSettings:
         name: what callers put into `model`.
         batch_size: the most items in one pass through the model.
         dtype: number format of the weights; `auto` leaves it to Infinity.
+        revision: the hub's branch, tag or commit; `main` is no pin.
     """
 
     source: str
     name: str
     batch_size: int = 32
     dtype: str = "auto"
+    revision: str = "main"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class Settings:
         infinity_port: the port for the engine that is started; 0 lets the system choose.
         infinity_api_key: sent to the engine as a bearer token.
         infinity_queue_size: items that the engine queues before it answers 429.
+        hf_token: the model hub's, for gated models.
+        baked_models_dir: a hub cache that is part of the image.
         engine_bin: the `infinity_emb` program of the engine's own environment.
         engine_device: `auto`, `cpu`, `cuda` or `mps`.
         backend: Infinity's inference engine.
@@ -92,6 +99,8 @@ class Settings:
     infinity_port: int = 7997
     infinity_api_key: str | None = field(default=None, repr=False)
     infinity_queue_size: int = 48_000
+    hf_token: str | None = field(default=None, repr=False)
+    baked_models_dir: Path = Path("/models")
     engine_bin: Path = Path()
     engine_device: str = "auto"
     backend: str = "torch"
@@ -135,6 +144,13 @@ class Settings:
         """
         return cls.from_env({**(defaults or {}), **os.environ})
 
+    def without_secrets(self, text: str) -> str:
+        """Blot out the values of this process's tokens, keys and passwords."""
+        for name, value in self.environment.items():
+            if name.endswith(_SECRET) and len(value) >= _SECRET_CHARS:
+                text = text.replace(value, "***")
+        return text
+
     @staticmethod
     def default_engine_bin() -> Path:
         """Where `make setup` puts the engine's program, seen from this file in the checkout."""
@@ -159,6 +175,8 @@ class Settings:
             infinity_port=read.integer("INFINITY_PORT", 7997, 0, 65_535),
             infinity_api_key=read.text("INFINITY_API_KEY"),
             infinity_queue_size=read.integer("INFINITY_QUEUE_SIZE", 48_000, 1, 10_000_000),
+            hf_token=read.text("HF_TOKEN"),
+            baked_models_dir=Path(read.text("BAKED_MODELS_DIR") or "/models"),
             engine_bin=Path(read.text("ENGINE_BIN") or cls.default_engine_bin()),
             engine_device=read.choice("ENGINE_DEVICE", "auto", ("auto", "cpu", "cuda", "mps")),
             backend=read.choice("BACKEND", "torch", BACKENDS),
@@ -267,14 +285,18 @@ def _models(read: _Reader) -> tuple[ModelSettings, ...]:
         )
     sizes = per_model("BATCH_SIZES", ["32"] * len(sources))
     dtypes = per_model("DTYPES", ["auto"] * len(sources))
+    revisions = per_model("MODEL_REVISIONS", ["main"] * len(sources))
     return tuple(
         ModelSettings(
             source,
             name,
             _bounded("BATCH_SIZES", size, int, 1, 100_000),
             _one_of("DTYPES", dtype, DTYPES),
+            revision,
         )
-        for source, name, size, dtype in zip(sources, names, sizes, dtypes, strict=True)
+        for source, name, size, dtype, revision in zip(
+            sources, names, sizes, dtypes, revisions, strict=True
+        )
     )
 
 

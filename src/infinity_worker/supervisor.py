@@ -13,7 +13,7 @@ from collections import deque
 from typing import NoReturn
 
 from infinity_worker.backoff import Backoff
-from infinity_worker.engine import Engine, EngineStartError
+from infinity_worker.engine import Engine, EngineLostError, EngineStartError
 from infinity_worker.infinity_client import InfinityClient, InfinityUnavailable
 from infinity_worker.probes import is_embedding
 from infinity_worker.recovery import Finding
@@ -25,10 +25,6 @@ CANARY_S = 10.0
 _EXIT_KNOWN_S = 0.5
 _MEMORY_CHECK_S = 1.0
 _MB = 1_000_000
-
-
-class EngineLostError(Exception):
-    """The engine keeps ending: starting it once more would help nobody."""
 
 
 class CanaryWatch:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from infinity_worker.infinity_client import InfinityClient, InfinityError
+from infinity_worker.model_sources import resolve_models, tokenizer_folder
 from infinity_worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -105,9 +106,11 @@ class TokenCounter:
 def load_counters(settings: Settings) -> dict[str, TokenCounter]:
     """Load a counter for every model whose tokenizer lies on this machine, by served name."""
     counters: dict[str, TokenCounter] = {}
-    for model in settings.models:
+    for source in resolve_models(settings):
+        model = source.model
         try:
-            counters[model.name] = TokenCounter.from_folder(model_folder(model.source, settings))
+            folder = tokenizer_folder(source, settings)
+            counters[model.name] = TokenCounter.from_folder(folder)
         except Exception as error:  # noqa: BLE001  # the library raises bare Exceptions
             log.warning(
                 "model %s: its tokenizer.json cannot be used (%s); its texts are not sent together "
@@ -127,22 +130,6 @@ async def learn_how_engine_counts(
         with contextlib.suppress(InfinityError):
             batch = await client.get_embeddings(name, _PROBES)
             counter.learn_how_the_engine_counts(batch.prompt_tokens)
-
-
-def model_folder(source: str, settings: Settings) -> Path:
-    """Where a model lies: its own folder, or its newest snapshot in the hub's cache.
-
-    Raises:
-        FileNotFoundError: it is not on this machine.
-    """
-    if Path(source).is_dir():
-        return Path(source)
-    home = settings.environment.get("HF_HOME") or "~/.cache/huggingface"
-    hub = Path(settings.environment.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
-    snapshots = list((hub / f"models--{source.replace('/', '--')}" / "snapshots").glob("*"))
-    if not snapshots:
-        raise FileNotFoundError("the model is not on this machine")
-    return max(snapshots, key=lambda folder: folder.stat().st_mtime)
 
 
 def _max_tokens(folder: Path) -> int | None:

@@ -41,6 +41,25 @@ def test_an_engine_that_dies_while_loading_ends_the_worker_with_its_last_lines(
     assert "the model was not found: check MODEL_NAMES" in ended.stderr
 
 
+def test_a_token_in_the_engines_last_words_is_not_repeated(tmp_path: Path) -> None:
+    token = "hf_notarealtoken"  # noqa: S105  # made up
+    ended = subprocess.run(
+        worker_command(),
+        env=environment(
+            tmp_path,
+            HF_TOKEN=token,
+            FAKE_ENGINE_MODE="crash",
+            FAKE_ENGINE_LAST_WORDS=f"401 Client Error: Bearer {token}",
+        ),
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
+    )
+    assert "Bearer ***" in ended.stderr
+    assert token not in ended.stderr + ended.stdout
+
+
 @pytest.mark.parametrize(
     ("extra", "words", "status"),
     [

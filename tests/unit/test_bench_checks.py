@@ -96,3 +96,17 @@ def test_it_measures_the_worker(tmp_path: Path) -> None:
     cells = orjson.loads((tmp_path / "results.json").read_bytes())["standin"]
     assert [cell["median"]["ours"]["completed"] >= 32 for cell in cells] == [True, True]
     assert "| 1 text × 384 float, 32 clients | ours |" in (tmp_path / "performance.md").read_text()
+
+
+def test_costs_are_found_again_from_what_they_make() -> None:
+    from bench.costs import fit
+
+    rows = [
+        (items, items * tokens, 3.0 + 0.5 * items + 0.02 * items * tokens)
+        for items, tokens in [(1.0, 8.0), (1.0, 100.0), (8.0, 30.0), (32.0, 8.0), (32.0, 60.0)]
+    ]
+    costs = fit(rows)
+    assert costs["request_ms"] == pytest.approx(3.0)
+    assert costs["item_ms"] == pytest.approx(0.5)
+    assert costs["token_ms"] == pytest.approx(0.02)
+    assert costs["largest relative error"] < 1e-6

@@ -10,13 +10,21 @@ def settings(**variables: str) -> Settings:
 
 def test_the_command_line_says_everything_that_matters() -> None:
     command = engine_command(
-        settings(SERVED_MODEL_NAMES="one;two", BATCH_SIZES="8;16", DTYPES="auto;float16"), 7997
+        settings(
+            SERVED_MODEL_NAMES="one;two",
+            BATCH_SIZES="8;16",
+            DTYPES="auto;float16",
+            MODEL_REVISIONS="main;v2",
+        ),
+        7997,
     )
     assert command == [
         *("/bin/e", "v2"),
         *("--model-id", "org/one", "--served-model-name", "one"),
+        *("--revision", ""),
         *("--batch-size", "8", "--dtype", "auto"),
         *("--model-id", "org/two", "--served-model-name", "two"),
+        *("--revision", "v2"),
         *("--batch-size", "16", "--dtype", "float16"),
         *("--engine", "torch", "--device", "auto"),
         *("--host", "127.0.0.1", "--port", "7997", "--url-prefix", ""),
@@ -38,6 +46,11 @@ def test_the_engine_gets_no_secret_that_it_does_not_need() -> None:
     assert environment["PATH"] == "/bin"
     assert environment["DO_NOT_TRACK"] == "1"
     assert environment["INFINITY_QUEUE_SIZE"] == "48000"
+
+
+def test_the_engine_may_keep_its_bytecode() -> None:
+    environment = engine_environment(settings(PYTHONDONTWRITEBYTECODE="1"))
+    assert "PYTHONDONTWRITEBYTECODE" not in environment
 
 
 def test_the_hub_is_left_alone_when_all_models_are_folders(tmp_path: Path) -> None:

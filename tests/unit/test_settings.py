@@ -80,6 +80,7 @@ def test_a_variable_is_read(name: str, value: str, field: str, expected: object)
         ({"MODEL_NAMES": "a", "DTYPES": "float4"}, "DTYPES"),
         ({"MODEL_NAMES": "a;a"}, "SERVED_MODEL_NAMES"),
         ({"BATCH_SIZES": "32"}, "BATCH_SIZES"),
+        ({"MODEL_NAMES": "a;b", "MODEL_REVISIONS": "v1"}, "MODEL_REVISIONS"),
         ({"LOG_LEVEL": "chatty"}, "LOG_LEVEL"),
     ],
 )

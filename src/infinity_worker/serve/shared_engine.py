@@ -3,11 +3,11 @@
 import asyncio
 import threading
 
-from infinity_worker.engine import Engine
+from infinity_worker.engine import Engine, EngineLostError
 from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.serve.processes import family_rss
 from infinity_worker.settings import Settings
-from infinity_worker.supervisor import EngineLostError, Supervisor
+from infinity_worker.supervisor import Supervisor
 
 _STOP_S = 20.0
 
