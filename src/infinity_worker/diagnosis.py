@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-# The engine with both demo models took 554 MB, a worker and the edge 260 MB more (measured).
+# The engine with all demo models took 570 MB, a worker and the edge 260 MB more (measured).
 _MEMORY_MB: Final = 1_000
 # For models and logs, once both environments are there.
 _DISK_MB: Final = 1_000

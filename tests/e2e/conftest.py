@@ -1,7 +1,8 @@
-"""The whole stack, as `make serve` starts it: the real engine with both demo models, once."""
+"""The whole stack, as `make serve` starts it: the real engine with all demo models, once."""
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,10 +24,12 @@ class Stack:
 
     Attributes:
         url: where its edge listens.
+        engine_url: where its engine listens.
         banner: what it printed, once it was ready.
     """
 
     url: str
+    engine_url: str
     banner: str
 
     @property
@@ -43,11 +46,19 @@ class Stack:
         return envelope
 
 
+def free_port() -> int:
+    """A port that the system says is free, so that tests know where the engine listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     program = str(Path(sys.executable).parent / "infinity-worker")
+    engine_port = free_port()
     environment = clean_environment(
-        INFINITY_PORT="0", IMAGE_ALLOWED_HOSTS="127.0.0.1", PYTHONUNBUFFERED="1"
+        INFINITY_PORT=str(engine_port), IMAGE_ALLOWED_HOSTS="127.0.0.1", PYTHONUNBUFFERED="1"
     )
     command = [program, "serve", "--port", "0"]
     with running(command, environment, output=subprocess.PIPE) as process:
@@ -62,7 +73,7 @@ def stack() -> Iterator[Stack]:
         assert match, f"the stack did not come up:\n{printed}"
         drain = threading.Thread(target=process.stdout.read, daemon=True)
         drain.start()
-        yield Stack(match[1], printed)
+        yield Stack(match[1], f"http://127.0.0.1:{engine_port}", printed)
         process.send_signal(signal.SIGINT)
         process.wait(BOUND_S)
         drain.join(BOUND_S)

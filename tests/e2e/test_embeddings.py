@@ -141,4 +141,9 @@ def test_errors_on_the_real_engine(
 
 
 def test_an_open_model_list(stack: Stack) -> None:
-    assert [model.id for model in stack.openai.models.list()] == ["minilm", "shapes-clip"]
+    assert [model.id for model in stack.openai.models.list()] == [
+        "minilm",
+        "shapes-clip",
+        "shapes-rank",
+        "shapes-class",
+    ]

@@ -60,6 +60,37 @@ def test_models_are_found_by_their_served_name() -> None:
     assert list(load_counters(settings)) == ["shapes"]
 
 
+def test_every_demo_model_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    toys = {
+        name: folder
+        for name, folder in zip(
+            *(value.split(";") for value in reversed(models.demo_settings().values())), strict=True
+        )
+        if name.startswith("shapes-")
+    }
+    settings = Settings.from_env(
+        {"MODEL_NAMES": ";".join(toys.values()), "SERVED_MODEL_NAMES": ";".join(toys)}
+    )
+    assert list(load_counters(settings)) == ["shapes-clip", "shapes-rank", "shapes-class"]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("toy", ["shapes_rank", "shapes_class"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", 2),
+        ("a red circle", 5),
+        ("Two RED circles!", 6),
+        ("日本", 4),
+        ("reddish greenery", 4),
+        ("red " * 99, 64),
+    ],
+)
+async def test_the_text_toys_can_read_any_text(toy: str, text: str, expected: int) -> None:
+    assert await TokenCounter.from_folder(SHAPES.parent / toy).count([text]) == expected
+
+
 def test_a_model_in_the_hubs_cache_is_found(tmp_path: Path) -> None:
     snapshot = tmp_path / "hub" / "models--org--shapes" / "snapshots" / "abc"
     snapshot.parent.mkdir(parents=True)

@@ -1,1 +1,1 @@
-"""The demo model: a toy CLIP trained on pictures of coloured shapes, and those pictures."""
+"""The demo models: toys that know coloured shapes only, and the pictures and texts about those."""
