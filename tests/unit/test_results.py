@@ -106,7 +106,7 @@ def test_on_an_openai_route_an_oversized_result_is_the_callers_fault() -> None:
 
 def test_an_oversized_result_of_another_shape_is_named_too() -> None:
     report = report_of({"text": "x" * LIMIT}, LIMIT)
-    assert "the platform takes 20,000" in json.loads(posted(report)["error"])["message"]
+    assert "the limit is 20,000" in json.loads(posted(report)["error"])["message"]
 
 
 def test_a_refused_result_is_replaced_by_a_small_error() -> None:
