@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from corpus import Case, bad, data_uri, good
 from fakes.fake_engine import embedding_of
 from hostile import hostile_body
 from http_worker import HttpWorker, free_port, running_http_worker, until
@@ -167,6 +168,22 @@ def test_compressed_bodies(
         assert good.json()["usage"]["prompt_tokens"] == 2
         bomb = client.post("/v1/embeddings", content=compress(b" " * 100 * LIMIT))
         assert error_of(bomb)["code"] == 413
+
+
+def test_every_image_of_the_corpus_has_its_status(server: HttpWorker) -> None:
+    cases = [case for case in (*good(), *bad()) if len(case.raw) < LIMIT // 2]
+    with ThreadPoolExecutor(AT_ONCE) as threads, httpx.Client(timeout=BOUND_S) as client:
+
+        def send(case: Case) -> httpx.Response:
+            body = {"model": "fake-clip", "input": [{"image": data_uri(case.raw)}, "a text"]}
+            return client.post(f"{server.url}/v1/embeddings", json=body)
+
+        for case, reply in zip(cases, threads.map(send, cases), strict=True):
+            assert reply.status_code in ({200, 400} if case.code == 0 else {case.code}), case.name
+            if reply.status_code == 200:
+                assert reply.json()["usage"]["images"] == 1
+            else:
+                assert error_of(reply)["param"] == "input[0]"
 
 
 def test_connections_are_kept_alive(server: HttpWorker) -> None:
