@@ -7,7 +7,7 @@ help:
 	@echo "make serve   run it all here: engine, worker, local edge (ARGS='--port 9000' for options)"
 	@echo "make test    run every test"
 	@echo "make check   lint, formatting, types"
-	@echo "make bench   measure (ARGS='--all', '--real', '--soak 30', … : see --help)"
+	@echo "make bench   measure (ARGS='--all', '--real', '--http', '--soak 30', … : see --help)"
 	@echo "make chaos   kill, hang and break every part under load, count what became of the jobs"
 	@echo "make format  format the code"
 	@echo "make clean   remove the environments and caches"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import grid, real
+from bench import grid, over_http, real
 from bench.allocator import keep_freed_memory
 from bench.cold_start import run_cold_start
 from bench.costs import run_costs, write_costs
@@ -39,6 +39,10 @@ _NOTES = {
     "ceiling": (
         "`bare` takes jobs, passes on the engine's answer and does nothing else, over raw "
         "connections on uvloop: what the edge, the engine and this machine allow."
+    ),
+    "http": (
+        "`http` is the worker as an HTTP server, `ours` the same worker behind a queue, `direct` "
+        "the engine itself; one and the same client asks `http` and `direct`."
     ),
     "real": "`direct` is an HTTP client that asks the same engine process for the same texts.",
 }
@@ -67,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--quick", action="store_true", help="one short round of each: to see that it runs")
     add("--real", action="store_true", help="the real engine, directly and through the worker")
+    add("--http", action="store_true", help="as an HTTP server, on stand-in and real engine")
     add("--ceiling", action="store_true", help="what the harness itself allows")
     add("--cold-start", action="store_true", help="the first answer, against the engine's own")
     add("--costs", action="store_true", help="of a request, for infinity-worker plan")
@@ -87,6 +92,7 @@ async def _run(options: argparse.Namespace) -> None:
         options.ceiling,
         options.cold_start,
         options.costs,
+        options.http,
         names_soak,
     )
     names_none = not any(parts)
@@ -99,6 +105,8 @@ async def _run(options: argparse.Namespace) -> None:
         results = await grid.run_grid(_choose(grid.ceiling_cells(), options), ["bare"])
         report.add("ceiling", "What the harness allows", results, _NOTES["ceiling"])
         report.write(options.out)
+    if options.all or options.http:
+        await _run_http(options, report)
     if options.all or options.real:
         for backend, name in real.BACKENDS.items():
             chosen = _choose(real.cells(backend), options)
@@ -125,6 +133,20 @@ async def _run_figures(options: argparse.Namespace, report: Report, *, names_soa
         seconds = options.soak or (_SOAK_BY_JOBS_S if options.jobs else _SOAK_S)
         figures = await run_soak(seconds, options.jobs or sys.maxsize)
         report.add_figures("soak", "Soak: 1 text, 32 clients, at full rate", figures)
+        report.write(options.out)
+
+
+async def _run_http(options: argparse.Namespace, report: Report) -> None:
+    """The worker as an HTTP server, on both engines."""
+    chosen = _choose(over_http.standin_cells(), options)
+    if chosen:
+        results = await over_http.run_standin(chosen)
+        report.add("http-standin", "HTTP server, stand-in engine", results, _NOTES["http"])
+        report.write(options.out)
+    chosen = _choose(over_http.real_cells(), options)
+    if chosen:
+        results = await over_http.run_minilm(chosen)
+        report.add("http-minilm", "HTTP server, Infinity, minilm", results, _NOTES["http"])
         report.write(options.out)
 
 

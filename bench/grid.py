@@ -14,7 +14,8 @@ from infinity_worker.demo.models import demo_settings
 
 _BULK_CLIENTS = 4
 _COMPARED_CLIENTS = 32
-_FLOOR_REQUESTS = {1: 2_000, 512: 200}
+# Requests that show the engine's own latency, by the texts of each.
+FLOOR_REQUESTS = {1: 2_000, 512: 200}
 
 
 @dataclass(frozen=True)
@@ -127,18 +128,18 @@ async def run_grid(chosen: Sequence[Cell], variants: Sequence[str]) -> list[Resu
         url, cost = await stack.enter_async_context(running_standin())
         engine = Engine(url, [cost], counts=True)
         workers = [
-            await stack.enter_async_context(running_worker(name, edge, url, _known(name)))
+            await stack.enter_async_context(running_worker(name, edge, url, known(name)))
             for name in variants
         ]
         results = []
         for cell in chosen:
-            own = await floor(cell.workload, engine, _FLOOR_REQUESTS[cell.workload.texts])
+            own = await floor(cell.workload, engine, FLOOR_REQUESTS[cell.workload.texts])
             routes = {worker.variant: ThroughWorker(worker) for worker in workers}
             results.append(await measure_in_turn(cell, routes, engine, own))
         return results
 
 
-def _known(variant: str) -> Mapping[str, str]:
+def known(variant: str) -> Mapping[str, str]:
     """What a variant is told of the models: where their tokenizer lies, for `ours`."""
     if variant != "ours":
         return {}

@@ -105,7 +105,7 @@ class Snapshot:
             sum(cost.now().cpu_s for cost in engine.costs),
             time.process_time(),
             _busy_s(),
-            worker.lane.takes if worker else 0,
+            worker.lane.takes if worker and worker.lane else 0,
         )
 
 
@@ -133,6 +133,7 @@ class ThroughWorker:
     def bind(self, workload: Workload, on_result: OnResult) -> Submit:
         """Make jobs available in the worker's lane."""
         inputs, lane = workload.job_inputs, self.worker.lane
+        assert lane is not None  # noqa: S101  # narrows the type
         lane.on_result = on_result
 
         def submit(job_id: str, number: int) -> None:

@@ -33,7 +33,7 @@ VARIANTS: Mapping[str, Mapping[str, str]] = {
     "bare": {},
 }
 _ROOT = Path(__file__).resolve().parents[1]
-_READY_S = 60.0
+READY_S = 60.0
 _STOP_S = 1.0
 _OURS = ("RUNPOD_", "INFINITY_", "MODEL_", "WORKER_", "ENGINE_", "LOG_LEVEL")
 
@@ -162,11 +162,11 @@ async def running_standin() -> AsyncIterator[tuple[str, Cost]]:
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker process, connected to a lane of the edge."""
+    """A worker process, connected to a lane of the edge, or an HTTP server without one."""
 
     variant: str
     program: Program
-    lane: Lane
+    lane: Lane | None
 
 
 @asynccontextmanager
@@ -203,7 +203,7 @@ async def running_worker(
 
 async def _until_asked(lane: Lane, program: Program) -> None:
     asked = asyncio.ensure_future(lane.asked.wait())
-    deadline = time.monotonic() + _READY_S
+    deadline = time.monotonic() + READY_S
     try:
         while time.monotonic() < deadline and program.is_running:
             await asyncio.wait([asked], timeout=0.1)

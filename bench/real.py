@@ -1,8 +1,8 @@
 """The real Infinity engine: asked directly, and through the worker, in turn on one process."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -83,6 +83,20 @@ async def run_real(backend: str, chosen: Sequence[Cell]) -> list[Result]:
         WrongAnswerError: an answer is an error or wrong, or none comes.
         ProcessFailedError: a worker did not start.
     """
+    async with running_infinity(backend) as (engine, models):
+        return await _measure(engine, chosen, models)
+
+
+@asynccontextmanager
+async def running_infinity(backend: str) -> AsyncIterator[tuple[Engine, Mapping[str, str]]]:
+    """Infinity with one model.
+
+    Yields:
+        The engine, and the variables that tell a worker of its model.
+
+    Raises:
+        EngineStartError: the engine does not come up.
+    """
     source = demo_settings()["MODEL_NAMES"].split(";")[0]
     # The worker is told too: it may read the model's tokenizer.
     models = {"MODEL_NAMES": source, "SERVED_MODEL_NAMES": BACKENDS[backend]}
@@ -95,7 +109,7 @@ async def run_real(backend: str, chosen: Sequence[Cell]) -> list[Result]:
         leader = psutil.Process(process.pid)
         family = [leader, *leader.children(recursive=True)]
         engine = Engine(process.url, [Cost(each.pid) for each in family])
-        return await _measure(engine, chosen, models)
+        yield engine, models
     finally:
         await asyncio.to_thread(process.stop)
 

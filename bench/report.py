@@ -37,11 +37,12 @@ def rows_of(results: Sequence[Result]) -> list[Row]:
             _row(result.cell, variant, sample, texts) for variant, sample in result.medians.items()
         ]
         # What matters is how the worker compares with everything else.
-        if "ours" in result.medians:
+        measured = next((name for name in ("http", "ours") if name in result.medians), None)
+        if measured is not None:
             rows += [
-                _ratio(f"ours : {other}", result.medians["ours"], sample)
+                _ratio(f"{measured} : {other}", result.medians[measured], sample)
                 for other, sample in result.medians.items()
-                if other != "ours"
+                if other != measured
             ]
     return rows
 

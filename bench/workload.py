@@ -70,6 +70,11 @@ class Workload:
         ]
 
     @cached_property
+    def requests(self) -> Sequence[bytes]:
+        """The same as bodies of HTTP requests."""
+        return [orjson.dumps(body) for body in self._bodies]
+
+    @cached_property
     def engine_requests(self) -> Sequence[bytes]:
         """The same as bodies for the engine itself; always base64, which is cheapest there."""
         return [orjson.dumps({**body, "encoding_format": "base64"}) for body in self._bodies]

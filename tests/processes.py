@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -26,7 +27,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 @contextmanager
 def running(
-    command: Sequence[str], environment: Mapping[str, str], *, output: int | None = None
+    command: Sequence[str], environment: Mapping[str, str], *, output: int | IO[str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """Run a command in a process group of its own, which is gone afterwards."""
     process = subprocess.Popen(
@@ -34,7 +35,7 @@ def running(
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=output,
-        stderr=subprocess.STDOUT if output == subprocess.PIPE else None,
+        stderr=None if output is None else subprocess.STDOUT,
         text=True,
         start_new_session=True,
         cwd=ROOT,

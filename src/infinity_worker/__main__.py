@@ -31,7 +31,7 @@ def main() -> int:
     engine = None if settings.infinity_url else Engine(settings)
     try:
         run(settings, engine, cold_start)
-    except (EngineStartError, EngineLostError) as error:
+    except (EngineStartError, EngineLostError, SettingsError) as error:
         log.error("%s", error)  # noqa: TRY400  # the message says it all, the traceback nothing
         return 1
     finally:
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def run(settings: Settings, engine: Engine | None, cold_start: ColdStart) -> None:
-    """Load the models, then take jobs.
+    """Load the models, then take jobs, or answer HTTP requests.
 
     Raises:
         EngineStartError: the engine did not come up.
@@ -50,6 +50,17 @@ def run(settings: Settings, engine: Engine | None, cold_start: ColdStart) -> Non
     if engine is not None:
         engine.start()
         cold_start.mark("engine_started")
+    if settings.mode == "http":
+        # The SDK, which this way does without, takes a second to import.
+        from infinity_worker import http_server  # noqa: PLC0415
+        from infinity_worker.metrics import Metrics  # noqa: PLC0415
+        from infinity_worker.service import Service  # noqa: PLC0415
+
+        metrics = Metrics()
+        service = Service(settings, engine, cold_start, metrics)
+        cold_start.mark("tokenizers_loaded")
+        http_server.run(service, metrics, settings)
+        return
     # They take two seconds, while the engine loads; and a wrong setting is found out without them.
     from infinity_worker import job_loop  # noqa: PLC0415
     from infinity_worker.service import Service  # noqa: PLC0415

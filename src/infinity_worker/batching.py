@@ -23,7 +23,7 @@ from infinity_worker.infinity_client import (
     InfinityTimeout,
     InfinityUnavailable,
 )
-from infinity_worker.lanes import Embedder, Kind, Lane
+from infinity_worker.lanes import Embedder, Kind, Lane, Meter
 from infinity_worker.quarantine import Quarantine
 from infinity_worker.recovery import Finding, Unwatched, Watch
 from infinity_worker.turns import Ticket
@@ -41,6 +41,7 @@ class Batcher:
         watch: knows how the engine is.
         requests_under_way: how many requests for one model may be under way at a time.
         most_items: how many items there may be of jobs that are not done; others wait outside.
+        meter: told of the requests; None for nobody.
     """
 
     def __init__(
@@ -50,14 +51,21 @@ class Batcher:
         *,
         requests_under_way: int = 2,
         most_items: int = 100_000,
+        meter: Meter | None = None,
     ) -> None:
         self._engine = engine
         self._watch = watch or Unwatched()
         self._quarantine = Quarantine(self._watch)
         self._room = Budget(most_items)
         self._under_way = requests_under_way
+        self._meter = meter
         self._lanes: dict[Kind, Lane] = {}
         self._looks: set[asyncio.Task[Finding]] = set()
+
+    @property
+    def held_items(self) -> int:
+        """How many items there are of jobs that are not done."""
+        return self._room.held
 
     async def embed(
         self,
@@ -123,7 +131,7 @@ class Batcher:
         lane = self._lanes.get(kind)
         if lane is None:
             most = self._under_way if kind.together else _APART_UNDER_WAY
-            lane = Lane(self._engine, self._watch, self._quarantine, kind, most)
+            lane = Lane(self._engine, self._watch, self._quarantine, kind, most, self._meter)
             self._lanes[kind] = lane
         return lane
 

@@ -23,6 +23,11 @@ class Budget:
         """Whether somebody waits."""
         return any(not turn.done() for _, turn in self._waiting)
 
+    @property
+    def held(self) -> int:
+        """How many are lent out."""
+        return self._total - self._free
+
     @asynccontextmanager
     async def hold(self, amount: int) -> AsyncIterator[None]:
         """Wait for so many, and hold them."""

@@ -26,7 +26,7 @@ _STOP_GRACE_S = 5.0
 _KILL_S = 10.0
 _PROBE_TIMEOUT_S = 60.0
 # The engine has no use for these, and what it does not have it cannot leak.
-_WITHHELD = ("RUNPOD_", "EDGE_", "INFINITY_URL", "OPENAI_", "AWS_")
+_WITHHELD = ("RUNPOD_", "API_KEY", "EDGE_", "INFINITY_URL", "OPENAI_", "AWS_")
 
 
 class EngineState(StrEnum):

@@ -2,9 +2,13 @@
 
 RequestError
 ├── InvalidRequest    400  a field or an item is missing or malformed
+├── Unauthorized      401  the API key is missing or wrong
 ├── ModelNotFound     404  no such model is served
 ├── RouteNotFound     404  no such route
-└── RequestTooLarge   413  too many items, or one that is too large
+├── MethodNotAllowed  405  the route takes another method
+├── RequestTooSlow    408  the body did not come in time
+├── RequestTooLarge   413  too many items, or one that is too large
+└── UnknownEncoding   415  the body is compressed in a way that is not read
 """
 
 from typing import ClassVar
@@ -44,3 +48,28 @@ class RequestTooLarge(RequestError):
 
     code = 413
     type = "request_too_large"
+
+
+class Unauthorized(RequestError):
+    """The API key is missing or wrong."""
+
+    code = 401
+    type = "authentication_error"
+
+
+class MethodNotAllowed(RequestError):
+    """The route takes another method."""
+
+    code = 405
+
+
+class RequestTooSlow(RequestError):
+    """The body did not come in time."""
+
+    code = 408
+
+
+class UnknownEncoding(RequestError):
+    """The body is compressed in a way that is not read."""
+
+    code = 415

@@ -44,6 +44,17 @@ def banner(
     return "\n" + "\n\n".join(blocks) + "\n\nCtrl-C ends it.\n"
 
 
+def http_banner(url: str, seconds: float, *, keyed: bool = False) -> str:
+    """Say how long the start of a load-balancing endpoint took, and how to call it."""
+    body = {"input": ["a red circle", "the cat sat on the mat"]}
+    blocks = [
+        f"ready in {seconds:.1f} s",
+        f"OpenAI API: {url}/v1",
+        "# curl:\n" + _curl(f"{url}/v1/embeddings", body, keyed=keyed),
+    ]
+    return "\n" + "\n\n".join(blocks) + "\n\nCtrl-C ends it.\n"
+
+
 def openai_curl(url: str, model: str, *, keyed: bool = False) -> str:
     """A curl command that embeds two texts over the OpenAI route."""
     body = {"model": model, "input": ["a red circle", "the cat sat on the mat"]}

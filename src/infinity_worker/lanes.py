@@ -58,6 +58,19 @@ class Embedder(Protocol):
         """Embed inputs in one engine request."""
 
 
+class Meter(Protocol):
+    """Who is told of each engine request that was answered."""
+
+    def engine_request(self, items: int, seconds: float, waits: Sequence[float]) -> None:
+        """Take note.
+
+        Args:
+            items: how many it carried.
+            seconds: how long it took.
+            waits: how long each job whose first items it carried had waited, in seconds.
+        """
+
+
 class Kind(NamedTuple):
     """What the jobs of one lane have in common.
 
@@ -81,15 +94,17 @@ class Lane:
         quarantine: tries again what was under way when the engine ended.
         kind: the jobs'.
         most_under_way: how many requests may be under way at a time.
+        meter: told of the requests; None for nobody.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # each is another part
         self,
         engine: Embedder,
         watch: Watch,
         quarantine: Quarantine,
         kind: Kind,
         most_under_way: int,
+        meter: Meter | None = None,
     ) -> None:
         self._engine = engine
         self._watch = watch
@@ -97,6 +112,7 @@ class Lane:
         self._model, modality, self._gathers = kind
         self._modality: Modality = modality
         self._most_under_way = most_under_way
+        self._meter = meter
         self._most_items = MAX_TEXTS_PER_REQUEST if modality == "text" else MAX_IMAGES_PER_REQUEST
         self._most_size = MAX_CHARS_PER_REQUEST if modality == "text" else MAX_SIZE_PER_REQUEST
         self._waiting: deque[Ticket] = deque()
@@ -116,6 +132,8 @@ class Lane:
         """Put a job at the end of the line."""
         if ticket.is_small:
             self._small_at = time.monotonic()
+        if self._meter is not None:
+            ticket.since = time.monotonic()
         self._waiting.append(ticket)
         if not self._is_filling:
             # Jobs that were taken together come here in one turn of the loop, and travel together.
@@ -222,6 +240,9 @@ class Lane:
         began = time.monotonic()
         batch = await self._engine.get_embeddings(self._model, items, self._modality)
         self._backoff.reset()
+        if self._meter is not None:
+            took_s = time.monotonic() - began
+            self._meter.engine_request(len(items), took_s, _waits(shares, began))
         # The engine's time is divided among the requests under way.
         seen = len(items) * len(self._requests) / max(time.monotonic() - began, 1e-6)
         self._rate += _NEWEST * (seen - self._rate)
@@ -297,3 +318,13 @@ class Lane:
 def _fail(shares: Sequence[Share], error: Exception) -> None:
     for share in shares:
         share.ticket.fail(error)
+
+
+def _waits(shares: Sequence[Share], until: float) -> list[float]:
+    """How long jobs waited that were sent now for the first time; each is asked once."""
+    waits = []
+    for share in shares:
+        if share.ticket.since is not None:
+            waits.append(until - share.ticket.since)
+            share.ticket.since = None
+    return waits

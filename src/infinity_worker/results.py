@@ -1,4 +1,4 @@
-"""A job's result as the bytes that are posted to the platform.
+"""A job's result as the bytes that are posted to the platform, or answered over HTTP.
 
 What is posted is `{"output": …}` for a job that completed and `{"error": "…"}` for one that failed.
 The platform needs that error to be a string: a structured one was seen to end as COMPLETED without
@@ -29,7 +29,7 @@ _SAFETY = 0.98
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is posted for one job.
+    """What is posted, or answered, for one job.
 
     Attributes:
         body: JSON text in UTF-8.
@@ -66,6 +66,22 @@ def report_of(result: JobResult, limit: int) -> Report:
     return Report(_body([failure] if isinstance(result, list) else failure), _TOO_LARGE)
 
 
+def answer_of(result: JobResult, limit: int) -> Report:
+    """Write a result as the body of an HTTP response: the bare object.
+
+    Args:
+        result: a handler's.
+        limit: the most bytes that a response may have.
+    """
+    answer = result[0] if isinstance(result, list) else result
+    body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    if len(body) <= limit:
+        return Report(body, _error_code(answer))
+    text = _too_large(answer, len(body), limit)
+    failure = create_error_response(text, "request_too_large", _TOO_LARGE)
+    return Report(orjson.dumps(failure), _TOO_LARGE)
+
+
 def refused_report(result: JobResult, size: int) -> Report:
     """What to post instead of a result that the platform would not take."""
     failure = create_error_response(
@@ -92,7 +108,7 @@ def _error_code(result: JobResult) -> int:
 
 def _too_large(result: JobResult, size: int, limit: int) -> str:
     """Say the size, the limit, and how many items would fit."""
-    text = f"the result is {size:,} bytes, the platform takes {limit:,}"
+    text = f"the result is {size:,} bytes, the limit is {limit:,}"
     answer = result[0] if isinstance(result, list) else result
     data = answer.get("data")
     if not isinstance(data, list) or not data:

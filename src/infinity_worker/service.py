@@ -2,7 +2,8 @@
 
 import gc
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from infinity_worker.audio import AudioReader
 from infinity_worker.batching import Batcher
@@ -14,6 +15,7 @@ from infinity_worker.handler import async_handler
 from infinity_worker.images import ImageReader
 from infinity_worker.images.fetching import Fetcher
 from infinity_worker.infinity_client import InfinityClient
+from infinity_worker.lanes import Meter
 from infinity_worker.logs import JobRecord
 from infinity_worker.prompts import built_in_prompts
 from infinity_worker.results import JobResult
@@ -26,6 +28,23 @@ from infinity_worker.worker import Worker
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a worker is.
+
+    Attributes:
+        embeds: whether the engine embeds, as far as is known; says nothing until it is loaded.
+        models: the served names; empty until the engine is loaded.
+        restarts: how often the engine ended and was started again.
+        waiting_items: items of requests that are not done.
+    """
+
+    embeds: bool
+    models: Sequence[str]
+    restarts: int
+    waiting_items: int
+
+
 class Service:
     """Answers jobs with one engine.
 
@@ -33,12 +52,20 @@ class Service:
         settings: the worker's.
         engine: the worker's own, started; None for the server at `infinity_url`.
         cold_start: told when the phases of the start are over.
+        meter: told of each engine request; None for nobody.
     """
 
-    def __init__(self, settings: Settings, engine: Engine | None, cold_start: ColdStart) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine | None,
+        cold_start: ColdStart,
+        meter: Meter | None = None,
+    ) -> None:
         self._settings = settings
         self._engine = engine
         self._cold_start = cold_start
+        self._models: tuple[str, ...] = ()
         self._url = engine.url if engine else str(settings.infinity_url)
         self._client = InfinityClient(
             self._url, timeout_s=settings.engine_timeout_s, api_key=settings.infinity_api_key
@@ -59,6 +86,7 @@ class Service:
                 self._watch,
                 requests_under_way=settings.engine_requests,
                 most_items=settings.max_waiting_items,
+                meter=meter,
             ),
             EmbeddingCache(settings.cache_mb * 1_000_000),
             counters,
@@ -85,7 +113,8 @@ class Service:
         # A client of its own: the job loop's belongs to another event loop.
         async with InfinityClient(self._url, api_key=self._settings.infinity_api_key) as client:
             await learn_how_engine_counts(self._worker.counters, client)
-        log.info("engine ready, serving %s", ", ".join(model.name for model in models))
+        self._models = tuple(model.name for model in models)
+        log.info("engine ready, serving %s", ", ".join(self._models))
         # What start-up left in memory stays: the collector need not walk it during requests.
         gc.collect()
         gc.freeze()
@@ -99,6 +128,16 @@ class Service:
         """Note that the worker asks for jobs."""
         self._cold_start.mark("taking")
         self._cold_start.write()
+
+    def health(self) -> Health:
+        """How the worker is now."""
+        return Health(
+            self._watch.embeds, self._models, self._watch.life, self._worker.batcher.held_items
+        )
+
+    def engine_memory(self) -> int | None:
+        """The engine's resident bytes, where it is this worker's own; takes milliseconds."""
+        return self._engine.memory_bytes() if self._engine else None
 
     async def supervise(self) -> None:
         """Keep the engine alive until cancelled.

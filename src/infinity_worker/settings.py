@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -21,8 +21,21 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _SECRET = ("_TOKEN", "_KEY", "_SECRET", "_PASSWORD")
 # A shorter value is no secret, and its letters are in every other word.
 _SECRET_CHARS = 6
+MODES = ("queue", "http")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
+
+
+class _Limits(NamedTuple):
+    """What depends on the mode: the platform has other limits for each kind of endpoint."""
+
+    job_s: float
+    result_bytes: int
+
+
+# A queue's jobs end after 600 s, and there must be time to report; results have 20 MB. A
+# load-balancing endpoint's requests end after 330 s, and responses have 30 MB.
+_LIMITS = {"queue": _Limits(480.0, 19_000_000), "http": _Limits(300.0, 30_000_000)}
 
 
 class SettingsError(ValueError):
@@ -53,6 +66,7 @@ class Settings:
     """The worker's settings. Times are in seconds.
 
     Attributes:
+        mode: `queue` takes jobs from RunPod, `http` answers HTTP requests.
         models: what the engine loads, in order; the first is the default model.
         aliases: served names by the other names that callers may use for them.
         prompts: what to put before texts, by served name and purpose.
@@ -83,7 +97,13 @@ class Settings:
         image_fetches: images that are fetched at a time.
         image_allowed_hosts: `host` or `host:port` whose addresses need not be public.
         job_loop: `event` for the project's own loop, `stock` for the SDK's.
-        result_limit_bytes: the most bytes that the platform takes as a job's result.
+        http_host: the address on which the HTTP server listens.
+        port: its port; 0 lets the system choose.
+        health_port: a second port for the same server; None for none.
+        api_keys: one of them must come with each HTTP request; none lets anybody in.
+        request_limit_bytes: the most bytes of an HTTP request's body, inflated.
+        drain_delay_s: how long an HTTP server that is told to end goes on taking requests.
+        result_limit_bytes: the most bytes that the platform takes as a result.
         report_timeout_s: how long one try to report a result may take.
         shutdown_timeout_s: how long jobs may go on once the worker is told to end.
         log_level: one of `LOG_LEVELS`.
@@ -92,6 +112,7 @@ class Settings:
         environment: the variables all this was read from, for child processes.
     """
 
+    mode: str = "queue"
     models: tuple[ModelSettings, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -127,6 +148,12 @@ class Settings:
     image_fetches: int = 16
     image_allowed_hosts: tuple[str, ...] = ()
     job_loop: str = "event"
+    http_host: str = "127.0.0.1"
+    port: int = 8080
+    health_port: int | None = None
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    request_limit_bytes: int = 30_000_000
+    drain_delay_s: float = 1.0
     result_limit_bytes: int = 19_000_000
     report_timeout_s: float = 20.0
     shutdown_timeout_s: float = 30.0
@@ -167,7 +194,14 @@ class Settings:
         url = read.text("INFINITY_URL")
         if url is not None and not url.startswith(("http://", "https://")):
             raise SettingsError("INFINITY_URL must start with http:// or https://")
+        mode = read.choice("WORKER_MODE", "queue", MODES)
+        limits = _LIMITS[mode]
+        on_platform = read.text("RUNPOD_ENDPOINT_ID") is not None
+        # Either is set by the platform; a worker that listens on loopback there would be deaf.
+        in_pod = on_platform or read.text("RUNPOD_POD_ID") is not None
+        health_port = read.integer("PORT_HEALTH", 0, 0, 65_535)
         return cls(
+            mode=mode,
             models=_models(read),
             aliases=_aliases(read),
             prompts=_prompts(read),
@@ -183,7 +217,7 @@ class Settings:
             trust_remote_code=read.boolean("TRUST_REMOTE_CODE", default=True),
             engine_start_timeout_s=read.number("ENGINE_START_TIMEOUT", 900.0, 1.0, 86_400.0),
             engine_timeout_s=read.number("ENGINE_TIMEOUT", 60.0, 0.1, 3_600.0),
-            job_timeout_s=read.number("JOB_TIMEOUT", 480.0, 0.1, 86_400.0),
+            job_timeout_s=read.number("JOB_TIMEOUT", limits.job_s, 0.1, 86_400.0),
             engine_memory_mb=read.integer("ENGINE_MEMORY_MB", 0, 0, 100_000_000),
             engine_max_restarts=read.integer("ENGINE_MAX_RESTARTS", 5, 0, 1_000),
             engine_restart_window_s=read.number("ENGINE_RESTART_WINDOW", 600.0, 1.0, 86_400.0),
@@ -198,12 +232,22 @@ class Settings:
             image_fetches=read.integer("IMAGE_FETCHES", 16, 1, 1_000),
             image_allowed_hosts=tuple(read.values("IMAGE_ALLOWED_HOSTS")),
             job_loop=read.choice("WORKER_JOB_LOOP", "event", ("event", "stock")),
-            result_limit_bytes=read.integer("RESULT_LIMIT_BYTES", 19_000_000, 1_000, 1_000_000_000),
+            http_host=read.text("HTTP_HOST") or ("0.0.0.0" if in_pod else "127.0.0.1"),  # noqa: S104  # a container's own
+            port=read.integer("PORT", 80 if in_pod else 8080, 0, 65_535),
+            health_port=health_port or None,
+            api_keys=tuple(read.values("API_KEY")),
+            request_limit_bytes=read.integer(
+                "REQUEST_LIMIT_BYTES", 30_000_000, 1_000, 1_000_000_000
+            ),
+            drain_delay_s=read.number("DRAIN_DELAY", 1.0, 0.0, 3_600.0),
+            result_limit_bytes=read.integer(
+                "RESULT_LIMIT_BYTES", limits.result_bytes, 1_000, 1_000_000_000
+            ),
             report_timeout_s=read.number("REPORT_TIMEOUT", 20.0, 0.1, 600.0),
             shutdown_timeout_s=read.number("SHUTDOWN_TIMEOUT", 30.0, 0.0, 3_600.0),
             log_level=read.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
             edge_api_key=read.text("EDGE_API_KEY"),
-            on_platform=read.text("RUNPOD_ENDPOINT_ID") is not None,
+            on_platform=on_platform,
             environment=dict(env),
         )
 

@@ -37,14 +37,27 @@ class CanaryWatch:
 
     def __init__(self, client: InfinityClient, canary_s: float = CANARY_S) -> None:
         self.life = 0
+        self._is_silent = False
         self._client = client
         self._canary_s = canary_s
         self._canaries: dict[str, asyncio.Task[bool]] = {}
+        self._silent_model = ""
+        self._look: asyncio.Task[None] | None = None
 
     @property
     def is_ready(self) -> bool:
         """Always: nothing is known of its starts."""
         return True
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the engine embeds, as far as is known. Silence is looked into again at each call.
+
+        It is asked by health checks: who runs the engine may have started it again.
+        """
+        if self._is_silent:
+            self._look_again()
+        return not self._is_silent
 
     async def ready(self) -> None:
         """Return at once."""
@@ -55,7 +68,9 @@ class CanaryWatch:
 
     async def diagnose(self, model: str, life: int) -> Finding:  # noqa: ARG002  # it has but one
         """Look whether the engine embeds."""
-        if await self._embeds(model):
+        self._silent_model = model
+        self._is_silent = not await self._embeds(model)
+        if not self._is_silent:
             return Finding.ANSWERS
         log.error("the engine does not answer, and is not this worker's to restart (INFINITY_URL)")
         return Finding.SILENT
@@ -68,6 +83,14 @@ class CanaryWatch:
             self._canaries[model] = canary
             canary.add_done_callback(lambda _canary: self._canaries.pop(model))
         return await asyncio.shield(canary)
+
+    def _look_again(self) -> None:
+        """Send a canary after an engine that was silent; it is known later how that ends."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        self._is_silent = not await self._embeds(self._silent_model)
 
 
 class Supervisor(CanaryWatch):
@@ -104,6 +127,11 @@ class Supervisor(CanaryWatch):
     def is_ready(self) -> bool:
         """Whether the engine embeds, as far as is known."""
         return self._up.is_set() and not self._is_lost
+
+    @property
+    def embeds(self) -> bool:
+        """The same: this engine's end is always known."""
+        return self.is_ready
 
     async def ready(self) -> None:
         """Wait until the engine is back.

@@ -27,10 +27,11 @@ class Ticket:
         todo: positions of the items that are still to be sent.
         tries: how often a broken connection had some of them sent again.
         crashes: at how many ends of the engine some of them were with it.
+        since: the monotonic time since when it waits; None once some of them were sent.
     """
 
     __slots__ = (
-        *("alone", "crashes", "done", "items", "sizes", "todo", "tries"),
+        *("alone", "crashes", "done", "items", "since", "sizes", "todo", "tries"),
         *("_crashed_in", "_encoded", "_in_order", "_missing", "_tokens", "_vectors"),
     )
 
@@ -44,6 +45,7 @@ class Ticket:
         self.todo = deque(range(len(items)))
         self.tries = 0
         self.crashes = 0
+        self.since: float | None = None
         self._crashed_in = -1
         self._in_order = True
         self._encoded: list[str] = []

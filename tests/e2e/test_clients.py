@@ -63,7 +63,7 @@ CASES = (
 LANGCHAINS_CHUNK = 1_000
 MORE_THAN_A_CHUNK = Case("minilm", tuple(map(str, range(LANGCHAINS_CHUNK + 5))))
 WRONG = Case("no-such-model", ("a",))
-WHAT_THEY_SAY = dict(re.findall(r"^\| ([^`|]+) \| `(.+)` \|$", DOCUMENT, re.MULTILINE))
+WHAT_THEY_SAY = dict(re.findall(r"^\| ([^`|]+) \| `([^`]+)` \|$", DOCUMENT, re.MULTILINE))
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ def test_the_readme_lists_every_setting_and_no_other() -> None:
     source = (ROOT / "src/infinity_worker/settings.py").read_text()
     read = set(re.findall(r'(?:read\.\w+|per_model)\(\s*"([A-Z_]+)"', source))
     listed = set(re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE))
-    assert listed | {"RUNPOD_ENDPOINT_ID"} == read
+    assert listed | {"RUNPOD_ENDPOINT_ID", "RUNPOD_POD_ID"} == read
 
 
 def test_the_tests_that_the_documents_name_exist() -> None:

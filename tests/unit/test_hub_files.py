@@ -35,6 +35,13 @@ LEFT_OUT: Mapping[str, str] = {
     "RUNPOD_ENDPOINT_ID": "set by the platform",
     "RUNPOD_API_KEY": "for infinity-worker request",
     "EDGE_API_KEY": "for the local edge",
+    "RUNPOD_POD_ID": "set by the platform",
+    "WORKER_MODE": "a listing is of one kind of endpoint, this one of queues",
+    "HTTP_HOST": "for WORKER_MODE=http",
+    "PORT": "for WORKER_MODE=http",
+    "PORT_HEALTH": "for WORKER_MODE=http",
+    "API_KEY": "for WORKER_MODE=http",
+    "DRAIN_DELAY": "for WORKER_MODE=http",
 }
 # Which models of the tests stand for which of the fake engine's.
 FAKES = {"text": "fake-text", "clip": "fake-clip"}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from infinity_worker.results import JobResult, Report, refused_report, report_of
+from infinity_worker.results import JobResult, Report, answer_of, refused_report, report_of
 from infinity_worker.utils import create_error_response
 
 LIMIT = 20_000
@@ -46,6 +46,30 @@ def test_an_error_object_fails_its_job_with_json_text() -> None:
     report = report_of(ERROR, LIMIT)
     assert json.loads(posted(report)["error"]) == ERROR["error"]
     assert report.code == 503
+
+
+@pytest.mark.parametrize(
+    ("result", "body", "code"),
+    [
+        ([{"data": [1, "ä", None]}], {"data": [1, "ä", None]}, 200),
+        ({"data": []}, {"data": []}, 200),
+        ([FAULT], FAULT, 400),
+        (ERROR, ERROR, 503),
+    ],
+)
+def test_over_http_the_answer_is_the_bare_object(
+    result: JobResult, body: object, code: int
+) -> None:
+    answer = answer_of(result, LIMIT)
+    assert (json.loads(answer.body), answer.code) == (body, code)
+
+
+def test_over_http_an_answer_that_is_too_large_says_how_many_items_would_fit() -> None:
+    answer = answer_of([embeddings(1_000)], LIMIT)
+    error = json.loads(answer.body)["error"]
+    assert (answer.code, error["code"], error["type"]) == (413, 413, "request_too_large")
+    fitting = int(error["message"].partition("at most ")[2].partition(" items")[0])
+    assert answer_of([embeddings(fitting)], LIMIT).code == 200
 
 
 @given(
@@ -106,7 +130,7 @@ def test_on_an_openai_route_an_oversized_result_is_the_callers_fault() -> None:
 
 def test_an_oversized_result_of_another_shape_is_named_too() -> None:
     report = report_of({"text": "x" * LIMIT}, LIMIT)
-    assert "the platform takes 20,000" in json.loads(posted(report)["error"])["message"]
+    assert "the limit is 20,000" in json.loads(posted(report)["error"])["message"]
 
 
 def test_a_refused_result_is_replaced_by_a_small_error() -> None:

@@ -17,6 +17,42 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
     assert settings.on_platform is False
 
 
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ("queue", "127.0.0.1", 8080, None, 480.0, 19_000_000)),
+        ({"WORKER_MODE": "HTTP"}, ("http", "127.0.0.1", 8080, None, 300.0, 30_000_000)),
+        ({"RUNPOD_POD_ID": "p"}, ("queue", "0.0.0.0", 80, None, 480.0, 19_000_000)),  # noqa: S104  # compared, not listened on
+        (
+            {"RUNPOD_ENDPOINT_ID": "e", "WORKER_MODE": "http", "PORT_HEALTH": "81"},
+            ("http", "0.0.0.0", 80, 81, 300.0, 30_000_000),  # noqa: S104  # likewise
+        ),
+        (
+            {"WORKER_MODE": "http", "HTTP_HOST": "::", "PORT": "0", "JOB_TIMEOUT": "7"},
+            ("http", "::", 0, None, 7.0, 30_000_000),
+        ),
+    ],
+)
+def test_what_depends_on_the_mode_and_the_place(
+    variables: dict[str, str], expected: tuple[object, ...]
+) -> None:
+    settings = Settings.from_env(variables)
+    assert expected == (
+        settings.mode,
+        settings.http_host,
+        settings.port,
+        settings.health_port,
+        settings.job_timeout_s,
+        settings.result_limit_bytes,
+    )
+
+
+def test_keys_are_read_and_never_shown() -> None:
+    settings = Settings.from_env({"API_KEY": "old-secret; new-secret;"})
+    assert settings.api_keys == ("old-secret", "new-secret")
+    assert "secret" not in repr(settings)
+
+
 def test_models_are_read_from_semicolon_lists() -> None:
     settings = Settings.from_env(
         {

@@ -7,6 +7,7 @@ from types import FrameType
 
 from infinity_worker.edge.state import OpenAIErrors, OversizedResults
 from infinity_worker.engine import EngineStartError
+from infinity_worker.serve.balanced import BalancedOptions, serve_balanced
 from infinity_worker.serve.fleet import FleetError
 from infinity_worker.serve.stack import ServeError, ServeOptions, serve
 from infinity_worker.settings import SettingsError
@@ -56,6 +57,13 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="a job whose result is refused for its size ends without an output, as on the "
         "platform, or stays open",
     )
+    parser.add_argument(
+        "--type",
+        choices=("queue", "load-balancing"),
+        default="queue",
+        help="the kind of endpoint; in a load-balancing one each worker has an engine of its own, "
+        "unless INFINITY_URL is set, and the options of the queue mean nothing",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -63,6 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _leave)
     # A shell starts background processes with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    balanced = BalancedOptions(arguments.host, arguments.port, arguments.api_key, arguments.workers)
     options = ServeOptions(
         host=arguments.host,
         port=arguments.port,
@@ -74,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
         engine_per_worker=None if arguments.engines is None else arguments.engines == "per-worker",
     )
     try:
-        return serve(options)
+        return serve_balanced(balanced) if arguments.type == "load-balancing" else serve(options)
     except KeyboardInterrupt:
         return 130
     except (SettingsError, EngineStartError, ServeError, FleetError) as error:
