@@ -42,6 +42,7 @@ LEFT_OUT: Mapping[str, str] = {
     "PORT_HEALTH": "for WORKER_MODE=http",
     "API_KEY": "for WORKER_MODE=http",
     "DRAIN_DELAY": "for WORKER_MODE=http",
+    "REQUEST_LIMIT_BYTES": "for WORKER_MODE=http; a queue has the platform's limits",
 }
 # Which models of the tests stand for which of the fake engine's.
 FAKES = {"text": "fake-text", "clip": "fake-clip"}
