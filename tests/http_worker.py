@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
@@ -64,13 +65,13 @@ def running_http_worker(**variables: str) -> Iterator[HttpWorker]:
     """Start one; it listens, and may still be loading."""
     environment = clean_environment(WORKER_MODE="http", PORT="0") | variables
     with (
-        tempfile.TemporaryFile("w+") as log,
+        tempfile.NamedTemporaryFile("a") as log,
         running(worker_command(), environment, output=log) as process,
     ):
 
         def read_log() -> str:
-            log.seek(0)
-            return log.read()
+            # Opened anew: a position that both sides share would be moved under the worker's pen.
+            return Path(log.name).read_text(encoding="utf-8")
 
         ports = 2 if "PORT_HEALTH" in variables else 1
         until(lambda: len(_LISTENING.findall(read_log())) == ports or process.poll() is not None)
