@@ -100,6 +100,7 @@ class Engine:
         port_number: where it would listen; 0 lets the system choose.
         port_user: who listens there now.
         models: by name, where its models are.
+        choices: lines that say where each model would be loaded from, and why from there.
         offline: whether the model hub may not be asked.
     """
 
@@ -110,6 +111,7 @@ class Engine:
     port_number: int = 7997
     port_user: PortUser = PortUser.NOBODY
     models: tuple[tuple[str, ModelPlace], ...] = ()
+    choices: tuple[str, ...] = ()
     offline: bool = False
 
 
@@ -162,6 +164,8 @@ def _findings(facts: Facts) -> Iterator[Finding]:
         yield _gpu(facts.gpu)
         for name, place in facts.engine.models:
             yield _model(name, place, offline=facts.engine.offline)
+        if facts.engine.choices:
+            yield Finding("models at start", Status.OK, "\n".join(facts.engine.choices))
         yield _engine_port(facts.engine, edge_runs=facts.edge_user is PortUser.EDGE)
     yield _edge_port(facts.edge_port, facts.edge_user)
     yield _memory(facts.memory_mb)

@@ -33,7 +33,13 @@ from infinity_worker.diagnosis import (
 )
 from infinity_worker.engine import HOST, engine_environment, port_is_taken
 from infinity_worker.infinity_client import InfinityClient, InfinityError
-from infinity_worker.model_sources import ModelSource, Origin, resolve_models, tokenizer_folder
+from infinity_worker.model_sources import (
+    ModelSource,
+    Origin,
+    explain,
+    resolve_models,
+    tokenizer_folder,
+)
 from infinity_worker.settings import Settings, SettingsError
 
 _ROOT = Settings.default_engine_bin().parents[3]
@@ -69,7 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _line(finding: Finding) -> str:
-    line = f"{finding.status.value:8} {finding.check}: {finding.message}"
+    message = finding.message.replace("\n", f"\n{'':11}")
+    line = f"{finding.status.value:8} {finding.check}: {message}"
     return f"{line}\n{'':9}→ {finding.advice}" if finding.advice else line
 
 
@@ -151,6 +158,7 @@ def _engine(settings: Settings, *, start: bool) -> Engine:
         models=tuple(
             (source.model.name, _place(source, settings)) for source in resolve_models(settings)
         ),
+        choices=tuple(explain(settings)),
         offline=settings.environment.get("HF_HUB_OFFLINE", "").lower()
         in {"1", "true", "yes", "on"},
     )

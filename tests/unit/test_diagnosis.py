@@ -95,6 +95,7 @@ def test_a_finding(change: dict[str, Any], check: str, status: Status, words: st
             "HF_HUB_OFFLINE",
         ),
         ({"models": (("m", ModelPlace.CACHE),), "offline": True}, "model m", OK, "cache"),
+        ({"choices": ("m: from the volume", "  not from x")}, "models at start", OK, "not from x"),
     ],
 )
 def test_a_finding_about_the_engine(
