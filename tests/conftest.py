@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from fakes.fake_engine import FakeEngine
 from infinity_worker.batching import Batcher
@@ -11,12 +12,17 @@ from infinity_worker.infinity_client import InfinityClient
 from infinity_worker.worker import Worker
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and those that share the real stack in one too."""
-    for item in items:
-        folder = item.path.parent.name
-        group = folder if folder == "e2e" else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist is untyped
+    """Keeps the tests of a file in one process, and those that share the real stack in one too."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "tests/e2e" if path.startswith("tests/e2e/") else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    """How pytest-xdist shares the tests among processes."""
+    return ByFile(config, log)
 
 
 @pytest.fixture

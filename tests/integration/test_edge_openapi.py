@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import unsupported_method
 
@@ -65,25 +65,35 @@ def workers_url() -> Iterator[str]:
         yield edge.url
 
 
-@schema.exclude(tag="workers").parametrize()
-@BOUNDED
-def test_what_clients_call_is_as_described(case: schemathesis.Case[Any], clients_url: str) -> None:
-    headers = {"Authorization": f"Bearer {KEY}"}
+# Each operation is a test of its own name: pytest-xdist runs one of those that share one.
+OPERATIONS: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]  # all are valid
+OF_WORKERS = [each for each in OPERATIONS if "workers" in each.tags]
+OF_CLIENTS = [each for each in OPERATIONS if "workers" not in each.tags]
+
+
+def validate(operation: Any, url: str, key: str, excluded: list[Any]) -> None:
+    """Call an operation with generated cases, and check each answer against the description."""
+
+    @BOUNDED
+    @given(case=operation.as_strategy())
+    def check(case: schemathesis.Case[Any]) -> None:
+        case.call_and_validate(
+            base_url=url, headers={"Authorization": key}, timeout=BOUND_S, excluded_checks=excluded
+        )
+
+    check()
+
+
+@pytest.mark.parametrize("operation", OF_CLIENTS, ids=lambda each: each.label)
+def test_what_clients_call_is_as_described(operation: Any, clients_url: str) -> None:
     # Any method of the OpenAI route is a job; the two that clients use are described.
-    any_method = "{path}" in case.path
-    case.call_and_validate(
-        base_url=clients_url,
-        headers=headers,
-        timeout=BOUND_S,
-        excluded_checks=[unsupported_method] if any_method else [],
-    )
+    excluded = [unsupported_method] if "{path}" in operation.path else []
+    validate(operation, clients_url, f"Bearer {KEY}", excluded)
 
 
-@schema.include(tag="workers").parametrize()
-@BOUNDED
-def test_what_workers_call_is_as_described(case: schemathesis.Case[Any], workers_url: str) -> None:
-    headers = {"Authorization": TOKEN}
-    case.call_and_validate(base_url=workers_url, headers=headers, timeout=BOUND_S)
+@pytest.mark.parametrize("operation", OF_WORKERS, ids=lambda each: each.label)
+def test_what_workers_call_is_as_described(operation: Any, workers_url: str) -> None:
+    validate(operation, workers_url, TOKEN, [])
 
 
 def test_the_description_is_served(clients_url: str) -> None:
