@@ -10,13 +10,15 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../engine"
 uv=../scripts/uv.sh
 
+check=no
+if [ "${1:-}" = --check ]; then check=yes; shift; fi
 flavour="${ENGINE_TORCH:-}"
 if [ -z "$flavour" ]; then
   if [ -e /dev/nvidiactl ] || command -v nvidia-smi >/dev/null 2>&1; then flavour=cuda; else flavour=cpu; fi
 fi
 stamp="$flavour $* $(sha256sum uv.lock ../scripts/setup-engine.sh | sha256sum | cut -d' ' -f1)"
 if [ "$(cat .venv/.stamp 2>/dev/null || true)" = "$stamp" ]; then exit 0; fi
-if [ "${1:-}" = --check ]; then exit 1; fi
+if [ $check = yes ]; then exit 1; fi
 
 echo "setting up the engine's environment ($flavour)" >&2
 rm -f .venv/.stamp

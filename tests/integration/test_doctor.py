@@ -157,3 +157,9 @@ def test_a_server_of_ones_own(fake_engine: str, stranger: int) -> None:
     assert found["INFINITY_URL"][0] == "problem"
     # The engine's environment does not matter then.
     assert "engine environment" not in found
+
+
+def test_an_environment_that_was_set_up_matches_its_lock() -> None:
+    script = str(ROOT / "scripts" / "setup-engine.sh")
+    done = subprocess.run([script, "--check"], timeout=BOUND_S, check=False)
+    assert done.returncode == 0
