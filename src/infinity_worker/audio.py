@@ -1,5 +1,6 @@
 """Recordings: fetched or decoded, checked for size and kind, and handed on as they are."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -58,10 +59,10 @@ class AudioReader:
                 if is_url(source):
                     raw = await fetching.enter_async_context(self._fetcher.fetched(source))
                 else:
-                    raw = bytes_of(source, self._max_bytes)
+                    raw = await asyncio.to_thread(bytes_of, source, self._max_bytes)
                 kind = _kind(raw)
                 await held.enter_async_context(self._memory.hold(_COPIES * len(raw)))
-            coded = pybase64.b64encode_as_string(raw)
+            coded = await asyncio.to_thread(pybase64.b64encode_as_string, raw)
             yield Recording(f"data:audio/{kind};base64,{coded}", len(raw))
 
     async def close(self) -> None:

@@ -124,7 +124,7 @@ class Batcher:
             InfinityError: the engine could not answer; `item` says for which one, if that is known.
         """
         kind = Kind(model, "text", together=False)
-        lane = Lane(scorer, self._watch, self._quarantine, kind, self._under_way)
+        lane = Lane(scorer, self._watch, self._quarantine, kind, self._under_way, self._meter)
         return await self._answered(lane, Ticket(items, sizes, alone=True))
 
     def _lane(self, kind: Kind) -> Lane:
@@ -157,7 +157,7 @@ class Batcher:
             return InfinityOverloaded("the engine's queue stayed full: try again later")
         if self._room.is_short:
             return InfinityOverloaded("the worker's queue stayed full: try again later")
-        if lanes:
+        if model:
             look = asyncio.create_task(self._watch.diagnose(model, self._watch.life))
             self._looks.add(look)
             look.add_done_callback(self._looks.discard)

@@ -15,6 +15,8 @@ from infinity_worker.tokens import TokenCounter
 from infinity_worker.utils import JsonObject
 
 _PROBE_TEXT = "one"
+# A list of models is not worth waiting longer for what one of them does not say.
+_PROBE_S = 5.0
 
 
 class Catalogue:
@@ -95,7 +97,9 @@ class Catalogue:
         """How many numbers its embeddings have; None where it makes none, or cannot be asked."""
         if model.name not in self._dimensions and model.takes("text"):
             try:
-                batch = await self._client.get_embeddings(model.name, [_PROBE_TEXT])
+                batch = await self._client.get_embeddings(
+                    model.name, [_PROBE_TEXT], timeout_s=_PROBE_S
+                )
             except InfinityError:
                 return None
             self._dimensions[model.name] = batch.vectors.shape[1]

@@ -37,7 +37,6 @@ RETRY_AFTER = {HTTPStatus.TOO_MANY_REQUESTS: b"1", HTTPStatus.SERVICE_UNAVAILABL
 """Seconds. The engine is back within some, a full queue is shorter a moment later."""
 
 _READ = ("GET", "HEAD")
-_LISTS = ("/models",)
 _PROBES = {"/ping", "/health", "/metrics"}
 
 
@@ -289,7 +288,7 @@ def _check_method(path: str, method: str) -> None:
     Raises:
         MethodNotAllowed: it is the other way round.
     """
-    takes_read = path.rstrip("/").removeprefix("/v1") in _LISTS
+    takes_read = _is_read(path)
     if takes_read and method not in _READ:
         raise MethodNotAllowed("this route takes GET")
     if not takes_read and method != "POST":
@@ -300,6 +299,10 @@ def _headers_of(error: RequestError, path: str) -> Headers:
     if isinstance(error, Unauthorized):
         return [(b"www-authenticate", b"Bearer")]
     if isinstance(error, MethodNotAllowed):
-        takes_read = path in _PROBES or path.rstrip("/").removeprefix("/v1") in _LISTS
+        takes_read = path in _PROBES or _is_read(path)
         return [(b"allow", b"GET, HEAD" if takes_read else b"POST")]
     return []
+
+
+def _is_read(path: str) -> bool:
+    return f"{path.removeprefix('/v1')}/".startswith("/models/")

@@ -230,10 +230,17 @@ class InfinityClient:
     async def ask(self, path: str, payload: Mapping[str, object], timeout_s: float) -> Any:
         """Post to one of the engine's other routes; the answer's JSON, whatever it is.
 
+        Args:
+            path: the route.
+            payload: the request; its `model` is a served name.
+            timeout_s: the deadline.
+
         Raises:
             InfinityError: the engine could not answer.
         """
-        return await self._request("POST", path, timeout_s, payload)
+        answer = await self._request("POST", path, timeout_s, payload)
+        self._answers[str(payload["model"])] += 1
+        return answer
 
     def deadline_s(self, inputs: Sequence[str], modality: Modality) -> float:
         """How many seconds a request with these inputs may take; see `deadline_s`."""

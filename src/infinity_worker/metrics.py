@@ -92,7 +92,8 @@ class Metrics:
         requests, latency = children
         requests.inc()
         latency.observe(seconds)
-        for modality, items in (("text", record.texts), ("image", record.images)):
+        counts = {"text": record.texts, "image": record.images, "audio": record.recordings}
+        for modality, items in counts.items():
             if items:
                 self._items.labels(model, modality).inc(items)
         if record.tokens:

@@ -14,8 +14,11 @@ from infinity_worker.infinity_client import (
     InfinityUnavailable,
     Model,
 )
+from infinity_worker.scoring_api import Classifier, Ranker
 
 log = logging.getLogger(__name__)
+
+_PROBE_TEXTS = ["ready?"]
 
 # A grey RGB picture of 8 × 8 pixels.
 _PROBE_IMAGE = (
@@ -25,20 +28,26 @@ _PROBE_IMAGE = (
 
 
 async def probe(client: InfinityClient, model: Model, timeout_s: float | None = None) -> None:
-    """Embed one short text, or a tiny image where the model embeds no texts.
+    """Have a model do the least that it can: embed, rank or classify one short text, or an image.
 
     Args:
         client: the engine's.
-        model: one that it serves; one that embeds neither is not asked.
+        model: one that it serves; one that can do none of these is not asked.
         timeout_s: the deadline; None for the client's own.
 
     Raises:
-        InfinityError: the model does not embed.
+        InfinityError: the model does not do it.
     """
     if model.takes("text"):
-        await client.get_embeddings(model.name, ["ready?"], "text", timeout_s=timeout_s)
+        await client.get_embeddings(model.name, _PROBE_TEXTS, "text", timeout_s=timeout_s)
     elif model.takes("image"):
         await client.get_embeddings(model.name, [_PROBE_IMAGE], "image", timeout_s=timeout_s)
+    elif model.can("rerank"):
+        ranker = Ranker(client, _PROBE_TEXTS[0], raw_scores=False)
+        await ranker.get_embeddings(model.name, _PROBE_TEXTS, timeout_s=timeout_s)
+    elif model.can("classify"):
+        classifier = Classifier(client, raw_scores=False)
+        await classifier.get_embeddings(model.name, _PROBE_TEXTS, timeout_s=timeout_s)
 
 
 async def wait_until_listening(client: InfinityClient, *, poll_s: float = 0.1) -> Sequence[Model]:

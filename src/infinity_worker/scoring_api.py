@@ -34,7 +34,12 @@ class Ranker:
     raw_scores: bool
 
     async def get_embeddings(
-        self, model: str, inputs: Sequence[str], modality: Modality = "text"
+        self,
+        model: str,
+        inputs: Sequence[str],
+        modality: Modality = "text",
+        *,
+        timeout_s: float | None = None,
     ) -> EmbeddingBatch:
         """One score for each document, float32 of shape (documents, 1).
 
@@ -48,7 +53,8 @@ class Ranker:
             "return_documents": False,
             "raw_scores": self.raw_scores,
         }
-        answer = await self.client.ask("/rerank", payload, self.client.deadline_s(inputs, modality))
+        timeout_s = timeout_s or self.client.deadline_s(inputs, modality)
+        answer = await self.client.ask("/rerank", payload, timeout_s)
         try:
             scores = np.full((len(inputs), 1), np.nan, np.float32)
             for result in answer["results"]:
@@ -74,7 +80,12 @@ class Classifier:
     labels: list[str] = field(default_factory=list)
 
     async def get_embeddings(
-        self, model: str, inputs: Sequence[str], modality: Modality = "text"
+        self,
+        model: str,
+        inputs: Sequence[str],
+        modality: Modality = "text",
+        *,
+        timeout_s: float | None = None,
     ) -> EmbeddingBatch:
         """A score for each text and label, float32 of shape (texts, labels).
 
@@ -82,7 +93,7 @@ class Classifier:
             InfinityError: the engine could not answer.
         """
         payload = {"model": model, "input": inputs, "raw_scores": self.raw_scores}
-        timeout_s = self.client.deadline_s(inputs, modality)
+        timeout_s = timeout_s or self.client.deadline_s(inputs, modality)
         answer = await self.client.ask("/classify", payload, timeout_s)
         try:
             found = [{each["label"]: each["score"] for each in row} for row in answer["data"]]

@@ -115,6 +115,8 @@ def test_models(server: HttpWorker, path: str) -> None:
         ("GET", "/v1/embeddings", b"", {}, 405, "invalid_request_error"),
         ("DELETE", "/v1/embeddings", b"", {}, 405, "invalid_request_error"),
         ("POST", "/v1/models", b"{}", {}, 405, "invalid_request_error"),
+        ("POST", "/v1/models/fake-text", b"{}", {}, 405, "invalid_request_error"),
+        ("GET", "/v1/models/gpt", b"", {}, 404, "model_not_found"),
         ("POST", "/ping", b"", {}, 405, "invalid_request_error"),
         ("POST", "/metrics", b"", {}, 405, "invalid_request_error"),
         ("POST", "/v1/embeddings", b"", {}, 400, "invalid_request_error"),
@@ -248,6 +250,7 @@ def test_the_openai_client(server: HttpWorker) -> None:
         assert reply.data[1].embedding == pytest.approx(embedding_of("b c").tolist())
         assert reply.usage.prompt_tokens == 3
         assert [model.id for model in client.models.list()] == list(MODELS)
+        assert client.models.retrieve("fake-clip").id == "fake-clip"
         with pytest.raises(openai.BadRequestError, match="input"):
             client.embeddings.create(model="fake-text", input=[])
         with pytest.raises(openai.NotFoundError) as raised:

@@ -93,8 +93,16 @@ async def test_a_probe_is_an_embedding_of_what_the_model_takes(
 ) -> None:
     await probe(client, Model("fake-text", frozenset({"embed"})))
     await probe(client, Model("fake-clip", frozenset({"image_embed"})))
-    await probe(client, Model("fake-clip", frozenset({"rerank"})))
-    assert [request["modality"] for request in engine.requests] == ["text", "image"]
+    await probe(client, Model("fake-rank", frozenset({"rerank"})))
+    await probe(client, Model("fake-class", frozenset({"classify"})))
+    await probe(client, Model("fake-text", frozenset({"something else"})))
+    asked = [(request["model"], request.get("modality")) for request in engine.requests]
+    assert asked == [
+        ("fake-text", "text"),
+        ("fake-clip", "image"),
+        ("fake-rank", None),
+        ("fake-class", None),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -102,11 +110,12 @@ async def test_a_probe_is_an_embedding_of_what_the_model_takes(
     [("ok", True), ("full", True), ("refuse", True)]
     + [(mode, False) for mode in ("hang", "reset", "half", "garbage", "fail")],
 )
+@pytest.mark.parametrize("model", ["fake-text", "fake-rank", "fake-class"])
 async def test_a_canary_tells_whether_the_engine_embeds(
-    engine: FakeEngine, client: InfinityClient, mode: str, expected: object
+    engine: FakeEngine, client: InfinityClient, mode: str, expected: object, model: str
 ) -> None:
     engine.mode = mode
-    assert await is_embedding(client, "fake-text", 1.5) is expected
+    assert await is_embedding(client, model, 1.5) is expected
 
 
 async def test_an_engine_that_is_only_busy_embeds(engine: FakeEngine) -> None:

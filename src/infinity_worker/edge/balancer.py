@@ -66,6 +66,7 @@ def create_balancer(settings: BalancerSettings, pool: Pool) -> FastAPI:
             watching = asyncio.create_task(pool.watch(session))
             yield
             watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
     keys = [Depends(KeyGuard(settings.api_key, "API key"))] if settings.api_key else []
     app = FastAPI(title="RunPod load balancer", openapi_url=None, lifespan=lifespan)

@@ -133,7 +133,12 @@ class Pool:
             chosen.served += 1
 
     def _choose(self, pin: Pin | None) -> Backend | None:
-        healthy = [each for each in self.backends.values() if each.health is Health.HEALTHY]
+        healthy = [
+            # A copy: the workers' processes are kept by another thread.
+            each
+            for each in list(self.backends.values())
+            if each.health is Health.HEALTHY
+        ]
         if pin is not None:
             wished = [each for each in healthy if each.worker_id == pin.worker_id]
             if wished or pin.is_strict:
