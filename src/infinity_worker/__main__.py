@@ -8,7 +8,8 @@ from types import FrameType
 from infinity_worker import logs
 from infinity_worker.cold_start import ColdStart
 from infinity_worker.engine import Engine, EngineLostError, EngineStartError
-from infinity_worker.settings import Settings, SettingsError
+from infinity_worker.settings import Settings
+from infinity_worker.variables import SettingsError
 
 log = logging.getLogger("infinity_worker")
 

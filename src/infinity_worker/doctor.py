@@ -40,7 +40,8 @@ from infinity_worker.model_sources import (
     resolve_models,
     tokenizer_folder,
 )
-from infinity_worker.settings import Settings, SettingsError
+from infinity_worker.settings import Settings
+from infinity_worker.variables import SettingsError
 
 _ROOT = Settings.default_engine_bin().parents[3]
 _PROBE_S = 5.0

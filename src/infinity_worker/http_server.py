@@ -18,7 +18,8 @@ import uvloop
 from infinity_worker.http_app import HttpApp
 from infinity_worker.http_app import Service as Answering
 from infinity_worker.metrics import Metrics
-from infinity_worker.settings import Settings, SettingsError
+from infinity_worker.settings import Settings
+from infinity_worker.variables import SettingsError
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ The names `MODEL_NAMES`, `BATCH_SIZES`, `DTYPES`, `BACKEND`, `INFINITY_QUEUE_SIZ
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
-T = TypeVar("T")
+from infinity_worker.variables import Reader, SettingsError, bounded, one_of
 
 BACKENDS = ("torch", "optimum", "ctranslate2", "neuron", "debugengine")
 DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "fp8")
@@ -22,8 +22,6 @@ _SECRET = ("_TOKEN", "_KEY", "_SECRET", "_PASSWORD")
 # A shorter value is no secret, and its letters are in every other word.
 _SECRET_CHARS = 6
 MODES = ("queue", "http")
-_TRUE = ("1", "true", "yes", "on")
-_FALSE = ("0", "false", "no", "off")
 
 
 class _Limits(NamedTuple):
@@ -36,10 +34,6 @@ class _Limits(NamedTuple):
 # A queue's jobs end after 600 s, and there must be time to report; results have 20 MB. A
 # load-balancing endpoint's requests end after 330 s, and responses have 30 MB.
 _LIMITS = {"queue": _Limits(480.0, 19_000_000), "http": _Limits(300.0, 30_000_000)}
-
-
-class SettingsError(ValueError):
-    """A variable has a value that cannot be used; the message names it and says what would do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +184,7 @@ class Settings:
         Raises:
             SettingsError: a variable has a value that cannot be used.
         """
-        read = _Reader(env)
+        read = Reader(env)
         url = read.text("INFINITY_URL")
         if url is not None and not url.startswith(("http://", "https://")):
             raise SettingsError("INFINITY_URL must start with http:// or https://")
@@ -254,63 +248,11 @@ class Settings:
 
 def api_key_from_process() -> str | None:
     """The key that `infinity-worker request` calls an endpoint with, if the environment has one."""
-    read = _Reader(os.environ)
+    read = Reader(os.environ)
     return read.text("RUNPOD_API_KEY") or read.text("EDGE_API_KEY")
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Typed look-ups in a mapping of variables; each error names the variable."""
-
-    env: Mapping[str, str]
-
-    def text(self, name: str) -> str | None:
-        return self.env.get(name, "").strip() or None
-
-    def values(self, name: str) -> list[str]:
-        """A semicolon list; empty parts (a trailing semicolon) do not count."""
-        return [part.strip() for part in (self.text(name) or "").split(";") if part.strip()]
-
-    def boolean(self, name: str, *, default: bool) -> bool:
-        value = self.text(name)
-        if value is None:
-            return default
-        if value.lower() in _TRUE:
-            return True
-        if value.lower() in _FALSE:
-            return False
-        raise SettingsError(f"{name} must be true or false, not {value!r}")
-
-    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
-        return _one_of(name, self.text(name) or default, allowed)
-
-    def integer(self, name: str, default: int, low: int, high: int) -> int:
-        value = self.text(name)
-        return default if value is None else _bounded(name, value, int, low, high)
-
-    def number(self, name: str, default: float, low: float, high: float) -> float:
-        value = self.text(name)
-        return default if value is None else _bounded(name, value, float, low, high)
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    by_folded = {option.lower(): option for option in allowed}
-    if value.lower() not in by_folded:
-        raise SettingsError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-    return by_folded[value.lower()]
-
-
-def _bounded(name: str, value: str, kind: Callable[[str], T], low: T, high: T) -> T:
-    try:
-        number = kind(value)
-    except ValueError:
-        raise SettingsError(f"{name} must be a number, not {value!r}") from None
-    if not low <= number <= high:  # type: ignore[operator]  # T is int or float
-        raise SettingsError(f"{name} must be between {low} and {high}, not {value}")
-    return number
-
-
-def _models(read: _Reader) -> tuple[ModelSettings, ...]:
+def _models(read: Reader) -> tuple[ModelSettings, ...]:
     sources = read.values("MODEL_NAMES")
 
     def per_model(name: str, defaults: list[str]) -> list[str]:
@@ -334,8 +276,8 @@ def _models(read: _Reader) -> tuple[ModelSettings, ...]:
         ModelSettings(
             source,
             name,
-            _bounded("BATCH_SIZES", size, int, 1, 100_000),
-            _one_of("DTYPES", dtype, DTYPES),
+            bounded("BATCH_SIZES", size, int, 1, 100_000),
+            one_of("DTYPES", dtype, DTYPES),
             revision,
         )
         for source, name, size, dtype, revision in zip(
@@ -344,7 +286,7 @@ def _models(read: _Reader) -> tuple[ModelSettings, ...]:
     )
 
 
-def _aliases(read: _Reader) -> dict[str, str]:
+def _aliases(read: Reader) -> dict[str, str]:
     aliases: dict[str, str] = {}
     for entry in read.values("MODEL_ALIASES"):
         alias, equals, name = (part.strip() for part in entry.partition("="))
@@ -354,7 +296,7 @@ def _aliases(read: _Reader) -> dict[str, str]:
     return aliases
 
 
-def _prompts(read: _Reader) -> dict[str, dict[str, str]]:
+def _prompts(read: Reader) -> dict[str, dict[str, str]]:
     problem = SettingsError(
         'MODEL_PROMPTS must be JSON like {"served-name": {"query": "query: ", "document": ""}}'
     )

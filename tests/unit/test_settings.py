@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from infinity_worker.settings import ModelSettings, Settings, SettingsError
+from infinity_worker.settings import ModelSettings, Settings
+from infinity_worker.variables import SettingsError
 
 
 def test_nothing_set_gives_the_documented_defaults() -> None:

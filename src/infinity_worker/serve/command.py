@@ -10,7 +10,7 @@ from infinity_worker.engine import EngineStartError
 from infinity_worker.serve.balanced import BalancedOptions, serve_balanced
 from infinity_worker.serve.fleet import FleetError
 from infinity_worker.serve.stack import ServeError, ServeOptions, serve
-from infinity_worker.settings import SettingsError
+from infinity_worker.variables import SettingsError
 
 MAX_WORKERS = 100
 
