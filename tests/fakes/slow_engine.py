@@ -24,7 +24,8 @@ class SlowEngine(FakeEngine):
     async def _embeddings(self, request: web.Request) -> web.StreamResponse:
         answer = await super()._embeddings(request)
         body = await request.json()
-        seconds = self._service.of(len(body["input"]))
+        # Documents, where the request is to rank them.
+        seconds = self._service.of(len(body.get("input") or body["documents"]))
         async with self._working:
             await asyncio.sleep(seconds)
         self.busy_s += seconds
