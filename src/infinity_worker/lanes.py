@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Sequence
 from typing import NamedTuple, Protocol
 
 from infinity_worker.backoff import Backoff
+from infinity_worker.gathering import Gathering, LargeShares
 from infinity_worker.infinity_client import (
     MAX_IMAGES_PER_REQUEST,
     MAX_TEXTS_PER_REQUEST,
@@ -35,18 +36,6 @@ MAX_CHARS_PER_REQUEST = 1_000_000
 # Pixels of images, bytes of recordings. It decodes all images of a request before it scales the
 # first: 3 bytes a pixel, several times.
 MAX_SIZE_PER_REQUEST = 64_000_000
-# How long the large jobs' share of one request may take the engine: while small jobs come in, and
-# while none do. The second bounds what the first small job waits, and what a cancelled job wastes.
-SHARED_S = 0.015
-ALONE_S = 0.5
-# Small jobs are expected for so long after the last one.
-_EXPECT_SMALL_S = 1.0
-_LEAST_SHARE = 8
-# Infinity's batch size, unless it is told another: a rest of a batch costs nearly a whole one.
-_ENGINE_BATCH = 32
-_FIRST_GUESS_PER_S = 1_000.0
-# The newest request's weight in the estimate of the engine's rate.
-_NEWEST = 0.3
 
 
 class Embedder(Protocol):
@@ -117,10 +106,10 @@ class Lane:
         self._most_size = MAX_CHARS_PER_REQUEST if modality == "text" else MAX_SIZE_PER_REQUEST
         self._waiting: deque[Ticket] = deque()
         self._requests: dict[asyncio.Task[None], Sequence[Share]] = {}
-        self._rate = _FIRST_GUESS_PER_S
-        self._small_at = -_EXPECT_SMALL_S
         self._is_filling = False
         self._backoff = Backoff()
+        self._gathering = Gathering(most_under_way)
+        self._large_shares = LargeShares(most_under_way)
         self._resuming: asyncio.TimerHandle | None = None
 
     @property
@@ -131,7 +120,7 @@ class Lane:
     def add(self, ticket: Ticket) -> None:
         """Put a job at the end of the line."""
         if ticket.is_small:
-            self._small_at = time.monotonic()
+            self._large_shares.small_came(time.monotonic())
         if self._meter is not None:
             ticket.since = time.monotonic()
         self._waiting.append(ticket)
@@ -156,13 +145,14 @@ class Lane:
             return
         while self._waiting and len(self._requests) < self._most_under_way:
             large_share = self._large_share()
-            if self._gathers and not self._is_enough(large_share):
+            if self._gathers and not self._may_leave(large_share):
                 return
             shares = next_request(
                 self._waiting,
                 most_items=self._most_items,
                 most_size=self._most_size,
                 large_share=large_share,
+                enough=self._gathering.enough if self._gathers else self._most_items,
             )
             if not shares:
                 return
@@ -176,36 +166,32 @@ class Lane:
         request.add_done_callback(self._ended)
         return request
 
-    def _is_enough(self, large_share: int) -> bool:
-        """Tell whether as many items of small jobs wait as are under way, or a large job may go."""
-        waiting = 0
-        for ticket in self._waiting:
-            if ticket.is_small:
-                waiting += len(ticket.todo)
-            elif large_share:
-                return True
-        under_way = sum(
+    def _may_leave(self, large_share: int) -> bool:
+        """Tell whether the small jobs that wait should leave now, or a large job may go."""
+        small = self._small_waiting()
+        may_leave = self._gathering.may_leave(small, self._small_under_way())
+        return may_leave or bool(large_share and any(not each.is_small for each in self._waiting))
+
+    def _small_waiting(self) -> int:
+        return sum(len(ticket.todo) for ticket in self._waiting if ticket.is_small)
+
+    def _small_under_way(self) -> int:
+        return sum(
             len(share.positions)
             for shares in self._requests.values()
             for share in shares
             if share.ticket.is_small_job
         )
-        return waiting >= under_way
 
     def _large_share(self) -> int:
-        if time.monotonic() - self._small_at >= _EXPECT_SMALL_S:
-            whole_batches = int(self._rate * ALONE_S) // _ENGINE_BATCH
-            return max(1, whole_batches) * _ENGINE_BATCH
-        # One request stays free for small jobs, so that they never wait behind two large shares.
-        large = sum(
+        with_large = sum(
             not all(share.ticket.is_small_job for share in shares)
             for shares in self._requests.values()
         )
-        if large >= max(1, self._most_under_way - 1):
-            return 0
-        return max(_LEAST_SHARE, int(self._rate * SHARED_S))
+        return self._large_shares.most(time.monotonic(), with_large)
 
     def _ended(self, request: asyncio.Task[None]) -> None:
+        self._gathering.request_ended(self._small_waiting(), self._small_under_way())
         del self._requests[request]
         self._fill()
 
@@ -239,13 +225,11 @@ class Lane:
         items = [share.ticket.items[at] for share in shares for at in share.positions]
         began = time.monotonic()
         batch = await self._engine.get_embeddings(self._model, items, self._modality)
+        took_s = time.monotonic() - began
         self._backoff.reset()
+        self._large_shares.request_took(len(items), took_s, len(self._requests))
         if self._meter is not None:
-            took_s = time.monotonic() - began
             self._meter.engine_request(len(items), took_s, _waits(shares, began))
-        # The engine's time is divided among the requests under way.
-        seen = len(items) * len(self._requests) / max(time.monotonic() - began, 1e-6)
-        self._rate += _NEWEST * (seen - self._rate)
         start = 0
         for share in shares:
             share.ticket.receive(share.positions, batch, start)

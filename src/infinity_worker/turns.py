@@ -138,7 +138,12 @@ class Share:
 
 
 def next_request(
-    waiting: deque[Ticket], *, most_items: int, most_size: int, large_share: int
+    waiting: deque[Ticket],
+    *,
+    most_items: int,
+    most_size: int,
+    large_share: int,
+    enough: int,
 ) -> list[Share]:
     """Choose what the next engine request carries, and move those jobs to the end of the line.
 
@@ -147,17 +152,20 @@ def next_request(
         most_items: the most items in one request.
         most_size: the most that they count in all, unless a single one counts more.
         large_share: the most items of large jobs, all together; 0 leaves them waiting.
+        enough: with so many items of small jobs no further small job is taken along.
     """
     shares: list[Share] = []
     for _ in range(len(waiting)):
         ticket = waiting.popleft()
         if ticket.done.done() or not ticket.todo:
             continue
-        most = most_items if ticket.is_small else min(most_items, large_share)
+        small = ticket.is_small
+        most = min(most_items, large_share)
+        if small:
+            most = most_items if enough > 0 else 0
         if most == 0 or (ticket.alone and shares):
             waiting.append(ticket)
             continue
-        small = ticket.is_small
         positions = ticket.take(most, most_size, at_least_one=not shares)
         if ticket.todo:
             # First in the line if the request is full, so that it is not passed over twice.
@@ -167,7 +175,10 @@ def next_request(
         shares.append(Share(ticket, positions))
         most_items -= len(positions)
         most_size -= sum(map(ticket.size, positions))
-        large_share -= 0 if small else len(positions)
+        if small:
+            enough -= len(positions)
+        else:
+            large_share -= len(positions)
         if ticket.alone or most_items <= 0:
             break
     return shares

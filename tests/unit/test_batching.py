@@ -107,16 +107,26 @@ async def test_what_waits_travels_together() -> None:
 
 
 async def test_crumbs_are_gathered_while_a_request_is_under_way() -> None:
-    """The next request leaves once as much waits as is under way."""
+    """The next request leaves once half of those who are around wait for it."""
     engine = MemoryEngine()
     batcher = Batcher(engine, requests_under_way=2)
-    jobs = [asyncio.ensure_future(embed(batcher, [f"t{n}"])) for n in range(4)]
+    jobs = [asyncio.ensure_future(embed(batcher, [f"t{n}", "x"])) for n in range(4)]
     await asyncio.sleep(0.01)
-    for number in range(4):
+    for number in range(7):
         assert len(engine.requests) == 1
         jobs.append(asyncio.ensure_future(embed(batcher, [f"u{number}"])))
         await asyncio.sleep(0.01)
-    assert [len(request) for request in engine.requests] == [4, 4]
+    assert [len(request) for request in engine.requests] == [8, 7]
+    engine.gate.set()
+    await asyncio.gather(*jobs)
+
+
+async def test_a_crowd_is_divided_among_the_requests() -> None:
+    engine = MemoryEngine()
+    batcher = Batcher(engine, requests_under_way=2)
+    jobs = [asyncio.ensure_future(embed(batcher, [f"t{n}"])) for n in range(41)]
+    await asyncio.sleep(0.01)
+    assert [len(request) for request in engine.requests] == [20, 20]
     engine.gate.set()
     await asyncio.gather(*jobs)
 
@@ -275,9 +285,14 @@ JOBS = st.lists(
     st.integers(1, 50),
     st.integers(1, 20_000),
     st.integers(0, 40),
+    st.integers(1, 60),
 )
 async def test_the_planner_loses_and_repeats_nothing(
-    jobs: list[tuple[int, int, bool, bool]], most_items: int, most_size: int, large_share: int
+    jobs: list[tuple[int, int, bool, bool]],
+    most_items: int,
+    most_size: int,
+    large_share: int,
+    enough: int,
 ) -> None:
     tickets = [Ticket(["x" * chars] * items, alone=alone) for items, chars, alone, _ in jobs]
     for ticket, (_, _, _, over) in zip(tickets, jobs, strict=True):
@@ -286,13 +301,19 @@ async def test_the_planner_loses_and_repeats_nothing(
     waiting = deque(tickets)
     sent: dict[int, list[int]] = {id(ticket): [] for ticket in tickets}
     while shares := next_request(
-        waiting, most_items=most_items, most_size=most_size, large_share=large_share
+        waiting,
+        most_items=most_items,
+        most_size=most_size,
+        large_share=large_share,
+        enough=enough,
     ):
         positions = [at for share in shares for at in share.positions]
         chars = sum(len(share.ticket.items[at]) for share in shares for at in share.positions)
         assert 1 <= len(positions) <= most_items
         assert chars <= most_size or len(positions) == 1
         assert len(shares) == 1 or not any(share.ticket.alone for share in shares)
+        small = [len(share.positions) for share in shares if share.ticket.is_small_job]
+        assert sum(small[:-1]) < enough
         for share in shares:
             sent[id(share.ticket)] += share.positions
     for ticket, (items, _, _, over) in zip(tickets, jobs, strict=True):

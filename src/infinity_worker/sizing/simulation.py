@@ -1,9 +1,9 @@
 """A discrete-event simulation of an endpoint: queue, scaler, cold starts, workers, engines.
 
 What is modelled is what docs/architecture.md describes: a worker takes jobs while it has free
-slots; its engine answers one request after the other, and up to `requests_under_way` are sent; the
-next leaves once as many items wait as are under way. The platform's scaler is modelled by its
-documented rule, evaluated once a second; its own delays are not documented and not modelled.
+slots; its engine answers one request after the other, and up to `requests_under_way` are sent, by
+the worker's own policy (`Gathering`). The platform's scaler is modelled by its documented rule,
+evaluated once a second; its own delays are not documented and not modelled.
 """
 
 import heapq
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
+from infinity_worker.gathering import Gathering
 from infinity_worker.sizing.costs import ServiceTime
 
 _SCALER_S = 1.0
@@ -85,6 +86,7 @@ class _Worker:
     """One worker: jobs that wait in it, and its engine's requests, first come first served."""
 
     started: float
+    gathering: Gathering
     is_up: bool = False
     waiting: deque[_Job] = field(default_factory=deque)
     under_way: deque[list[_Job]] = field(default_factory=deque)
@@ -155,11 +157,16 @@ class Simulation:
 
     def _send(self, worker: _Worker) -> None:
         while worker.waiting and len(worker.under_way) < self._endpoint.requests_under_way:
-            if worker.items_waiting < worker.items_under_way:
+            gathering = worker.gathering
+            if not gathering.may_leave(worker.items_waiting, worker.items_under_way):
                 return
             batch = [worker.waiting.popleft()]
             items = batch[0].items
-            while worker.waiting and items + worker.waiting[0].items <= self._endpoint.batch_items:
+            while (
+                worker.waiting
+                and items < gathering.enough
+                and items + worker.waiting[0].items <= self._endpoint.batch_items
+            ):
                 items += worker.waiting[0].items
                 batch.append(worker.waiting.popleft())
             worker.under_way.append(batch)
@@ -176,6 +183,7 @@ class Simulation:
         self._at(self._now + seconds, lambda: self._answer(worker))
 
     def _answer(self, worker: _Worker) -> None:
+        worker.gathering.request_ended(worker.items_waiting, worker.items_under_way)
         answered = worker.under_way.popleft()
         worker.jobs -= len(answered)
         worker.items_under_way -= sum(job.items for job in answered)
@@ -190,7 +198,7 @@ class Simulation:
             worker.idle_since = self._now
 
     def _start_worker(self, cold_start_s: float) -> None:
-        worker = _Worker(self._now)
+        worker = _Worker(self._now, Gathering(self._endpoint.requests_under_way))
         self._workers.append(worker)
         self._at(self._now + cold_start_s, lambda: self._come_up(worker))
 
