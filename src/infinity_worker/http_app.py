@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeAlias
 
 import orjson
 
+from infinity_worker import http_description
 from infinity_worker.errors import MethodNotAllowed, RequestError, Unauthorized
 from infinity_worker.http_body import ClientGoneError, Receive, read_json
 from infinity_worker.logs import JobRecord, place_of
@@ -33,11 +34,14 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
+_HTML = b"text/html; charset=utf-8"
 RETRY_AFTER = {HTTPStatus.TOO_MANY_REQUESTS: b"1", HTTPStatus.SERVICE_UNAVAILABLE: b"5"}
 """Seconds. The engine is back within some, a full queue is shorter a moment later."""
 
 _READ = ("GET", "HEAD")
-_PROBES = {"/ping", "/health", "/metrics"}
+_PROBES = {"/ping", "/health", "/metrics", "/docs", http_description.DESCRIPTION_PATH}
+# Load balancers have no keys, and browsers none to send with a page.
+_OPEN = _PROBES - {"/health", "/metrics"}
 
 
 class State(StrEnum):
@@ -193,20 +197,18 @@ class HttpApp:
         await _respond(send, code, headers, body)
 
     async def _probe(self, path: str, scope: Scope, send: Send) -> None:
-        """Answer those who look after the worker. Load balancers have no keys for `/ping`."""
+        """Answer those who look after the worker, or look at it."""
         code, kind, body = HTTPStatus.OK, JSON, b""
         extra: Headers = []
         try:
             if scope["method"] not in _READ:
                 raise MethodNotAllowed(f"{path} takes GET")
+            if path not in _OPEN:
+                self._admit(dict(scope["headers"]))
             if path == "/ping":
                 code = PING[self.state]
             else:
-                self._admit(dict(scope["headers"]))
-                if path == "/health":
-                    body = self._health()
-                else:
-                    kind, body = CONTENT_TYPE.encode(), await self._exposition()
+                kind, body = await self._shown(path)
         except RequestError as error:
             code, extra = HTTPStatus(error.code), _headers_of(error, path)
             body = orjson.dumps(create_error_response(str(error), error.type, code, error.param))
@@ -216,6 +218,19 @@ class HttpApp:
         if self.is_draining:
             headers.append((b"connection", b"close"))
         await _respond(send, code, headers, body)
+
+    async def _shown(self, path: str) -> tuple[bytes, bytes]:
+        """The content type and content of a page."""
+        match path:
+            case "/health":
+                return JSON, self._health()
+            case "/metrics":
+                return CONTENT_TYPE.encode(), await self._exposition()
+            case "/docs":
+                return _HTML, await asyncio.to_thread(http_description.page)
+            case _:
+                described = http_description.describe(has_keys=bool(self._keys))
+                return JSON, orjson.dumps(described)
 
     def _health(self) -> bytes:
         health = self._service.health()

@@ -15,7 +15,7 @@ from infinity_worker.schema import EmbeddingRequest, check_unicode
 _DOCUMENTS = ("documents", "docs", "texts")
 
 
-class _Options(BaseModel):
+class ScoringOptions(BaseModel):
     """The other fields. Unknown ones are ignored."""
 
     model_config = ConfigDict(
@@ -32,6 +32,11 @@ class _Options(BaseModel):
 
     @classmethod
     def read(cls, given: Mapping[str, object]) -> Self:
+        """Read them from a request's body, nulls left out.
+
+        Raises:
+            InvalidRequest: one is malformed; names the field.
+        """
         try:
             return cls.model_validate(given)
         except ValidationError as error:
@@ -73,7 +78,7 @@ class RerankRequest:
             RequestTooLarge: there are more than `max_items` documents, or one is too long.
         """
         given = _given(body)
-        options = _Options.read(given)
+        options = ScoringOptions.read(given)
         query = _text(given.get("query", {}), "query")
         present = [name for name in _DOCUMENTS if name in given]
         if len(present) != 1:
@@ -140,7 +145,7 @@ class ClassifyRequest:
             texts=[item.content for item in request.items],
             field=request.input_field,
             model=request.model,
-            raw_scores=_Options.read(_given(body)).raw_scores,
+            raw_scores=ScoringOptions.read(_given(body)).raw_scores,
         )
 
 
