@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 from langchain_openai import OpenAIEmbeddings
+from openai import BadRequestError
 
 llama_index = find_spec("llama_index.core")  # found, not imported: that would take seconds
 assert llama_index
@@ -31,5 +32,5 @@ with httpx.Client(event_hooks={"response": [keep]}) as http_client:
     )
     try:
         embeddings.embed_documents(["hello world"])
-    except ValueError as error:
+    except (ValueError, BadRequestError) as error:
         print(json.dumps({"error": str(error), "bodies": bodies}))  # noqa: T201

@@ -28,6 +28,7 @@ from processes import BOUND_S, ROOT, TESTS, clean_environment
 
 DOCUMENT = (ROOT / "docs/clients.md").read_text()
 DOCUMENTED_URL = "http://127.0.0.1:8000"
+DOCUMENTED_BASE = f"{DOCUMENTED_URL}/v2/local/openai/v1"
 DOCUMENTED_TEXTS = '["hello world", "guten Morgen"]'
 EXAMPLE = re.compile(r"^## ([^\n]+)\n\n```(python|js)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXAMPLES = {name: (language, code) for name, language, code in EXAMPLE.findall(DOCUMENT)}
@@ -35,6 +36,8 @@ CLIENTS = TESTS / "clients"
 NODE = CLIENTS / "node"
 # Those that the worker's own environment has; the others have one of their own.
 OURS = ("openai (Python)", "runpod.Endpoint", "runpod.AsyncioEndpoint")
+# Those of the queue's own API, which a load-balancing endpoint does not have.
+OF_QUEUES = ("runpod.Endpoint", "runpod.AsyncioEndpoint")
 # Which texts share a pass through the model changes the order of its sums, and so the last bits.
 TOLERANCE = 1e-5
 
@@ -46,11 +49,10 @@ class Case:
     model: str
     texts: tuple[str, ...]
 
-    def applied_to(self, code: str, url: str) -> str:
-        """The documented code with this model, these texts and the running stack's address."""
+    def applied_to(self, code: str) -> str:
+        """The documented code with this model and these texts."""
         assert DOCUMENTED_TEXTS in code
-        texts = json.dumps(self.texts, ensure_ascii=False)
-        code = code.replace(DOCUMENTED_TEXTS, texts).replace(DOCUMENTED_URL, url)
+        code = code.replace(DOCUMENTED_TEXTS, json.dumps(self.texts, ensure_ascii=False))
         return re.sub(r"\bminilm\b", self.model, code)
 
 
@@ -63,7 +65,13 @@ CASES = (
 LANGCHAINS_CHUNK = 1_000
 MORE_THAN_A_CHUNK = Case("minilm", tuple(map(str, range(LANGCHAINS_CHUNK + 5))))
 WRONG = Case("no-such-model", ("a",))
-WHAT_THEY_SAY = dict(re.findall(r"^\| ([^`|]+) \| `([^`]+)` \|$", DOCUMENT, re.MULTILINE))
+# By client: behind a queue, and over HTTP.
+WHAT_THEY_SAY = {
+    name: (queue, http)
+    for name, queue, http in re.findall(
+        r"^\| ([^`|]+) \| `([^`]+)` \| (?:`([^`]+)`|–) \|$", DOCUMENT, re.MULTILINE
+    )
+}
 
 
 @contextlib.contextmanager
@@ -127,14 +135,22 @@ def node_outcome(script: str) -> dict[str, Any]:
     return {"error": next(line for line in done.stderr.splitlines() if "Error: " in line)}
 
 
-def outcomes_of(name: str, cases: Sequence[Case], stack: Stack) -> list[dict[str, Any]]:
-    language, code = EXAMPLES[name]
-    scripts = [case.applied_to(code, stack.url) for case in cases]
-    if language == "python":
+def outcomes_of(name: str, scripts: Sequence[str]) -> list[dict[str, Any]]:
+    if EXAMPLES[name][0] == "python":
         return python_outcomes(name, scripts)
     if not (shutil.which("node") and (NODE / "node_modules/openai").exists()):
         pytest.skip("needs Node 20 with npm, and scripts/setup-clients.sh run once more")
     return [node_outcome(script) for script in scripts]
+
+
+def scripts_of(name: str, stack: Stack, http_url: str) -> list[str]:
+    """The documented code for each case, the wrong one last; behind a queue, then over HTTP."""
+    codes = [case.applied_to(EXAMPLES[name][1]) for case in (*cases_for(name), WRONG)]
+    queue = [code.replace(DOCUMENTED_URL, stack.url) for code in codes]
+    if name in OF_QUEUES:
+        return queue
+    assert all(DOCUMENTED_BASE in code for code in codes)
+    return queue + [code.replace(DOCUMENTED_BASE, f"{http_url}/v1") for code in codes]
 
 
 @pytest.fixture(scope="module")
@@ -158,39 +174,51 @@ def cases_for(name: str) -> tuple[Case, ...]:
 
 
 @pytest.fixture(scope="module")
-def answers(stack: Stack) -> Iterator[Mapping[str, Future[list[dict[str, Any]]]]]:
-    """Every client's outcomes, the wrong request's last. Importing them is most of the work."""
+def answers(stack: Stack, http_url: str) -> Iterator[Mapping[str, Future[list[dict[str, Any]]]]]:
+    """Every client's outcomes for `scripts_of`. Importing the clients is most of the work."""
     with ThreadPoolExecutor(max_workers=2) as pool:
         yield {
-            name: pool.submit(outcomes_of, name, (*cases_for(name), WRONG), stack)
+            name: pool.submit(outcomes_of, name, scripts_of(name, stack, http_url))
             for name in EXAMPLES
         }
         pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_a_client_as_documented(
+def test_a_client_as_documented_behind_a_queue_and_over_http(
     answers: Mapping[str, Future[list[dict[str, Any]]]],
     plain: Callable[[Case], NDArray[np.float32]],
     name: str,
 ) -> None:
-    *outcomes, failed = answers[name].result(timeout=3 * BOUND_S)
-    for case, outcome in zip(cases_for(name), outcomes, strict=True):
-        assert list(outcome) == ["vectors"], outcome
-        received = np.array(outcome["vectors"], np.float32)
-        assert received.shape == plain(case).shape
-        assert np.allclose(received, plain(case), rtol=0, atol=TOLERANCE)
-    assert WHAT_THEY_SAY[name] in failed["error"]
+    outcomes = answers[name].result(timeout=3 * BOUND_S)
+    cases = cases_for(name)
+    said = [words for words in WHAT_THEY_SAY[name] if words]
+    assert len(said) == (1 if name in OF_QUEUES else 2)
+    for words in said:
+        *right, failed = (outcomes.pop(0) for _ in (*cases, WRONG))
+        for case, outcome in zip(cases, right, strict=True):
+            assert list(outcome) == ["vectors"], outcome
+            received = np.array(outcome["vectors"], np.float32)
+            assert received.shape == plain(case).shape
+            assert np.allclose(received, plain(case), rtol=0, atol=TOLERANCE)
+        assert words in failed["error"]
+    assert outcomes == []
 
 
-def test_langchains_default_is_answered_with_the_setting_to_change(stack: Stack) -> None:
+@pytest.mark.parametrize(
+    ("mode", "says"), [("queue", "No embedding data received"), ("http", "Error code: 400")]
+)
+def test_langchains_default_is_answered_with_the_setting_to_change(
+    stack: Stack, http_url: str, mode: str, says: str
+) -> None:
     python, script = CLIENTS / ".venv/bin/python", CLIENTS / "langchain_defaults.py"
-    done = run([str(python), str(script), f"{stack.url}/v2/local/openai/v1"], "")
+    base = f"{stack.url}/v2/local/openai/v1" if mode == "queue" else f"{http_url}/v1"
+    done = run([str(python), str(script), base], "")
     said = json.loads(done.stdout)
     (body,) = said["bodies"]
     assert body["error"]["code"] == 400
     assert "check_embedding_ctx_length=False" in body["error"]["message"]
-    assert said["error"] == "No embedding data received"
+    assert says in said["error"]
 
 
 def test_every_client_has_its_section() -> None:

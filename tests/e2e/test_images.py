@@ -3,8 +3,11 @@
 import asyncio
 import base64
 import json
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from corpus import Case, bad, data_uri, encoded, good, picture
 from e2e.conftest import Stack
 from fakes.image_host import ImageHost
+from processes import BOUND_S
 
 GOOD_IMAGE = data_uri(encoded(picture(), "PNG"))
 CORPUS = list(good())
@@ -20,14 +24,44 @@ CORPUS = list(good())
 INLINE_BYTES = 10_000_000
 
 
-def embed(stack: Stack, images: list[str], **options: str) -> dict[str, Any]:
-    return stack.runsync({"image": images, "model": "shapes-clip", **options})
+class Answer(NamedTuple):
+    """What came back: the entries, or the error."""
+
+    data: list[dict[str, Any]]
+    error: dict[str, Any] | None = None
 
 
-def embedding_of_the_good_image(stack: Stack) -> list[float]:
-    job = embed(stack, [GOOD_IMAGE])
-    assert job["status"] == "COMPLETED"
-    embedding: list[float] = job["output"]["data"][0]["embedding"]
+Ask = Callable[..., Answer]
+
+
+def over_queue(stack: Stack, images: list[str], **options: str) -> Answer:
+    job = stack.runsync({"images": images, "model": "shapes-clip", **options})
+    if job["status"] == "COMPLETED":
+        return Answer(job["output"]["data"])
+    return Answer([], json.loads(job["error"]))
+
+
+def over_http(url: str, images: list[str], **options: str) -> Answer:
+    body = {"images": images, "model": "shapes-clip", **options}
+    reply = httpx.post(f"{url}/v1/embeddings", json=body, timeout=BOUND_S)
+    if reply.status_code == 200:
+        return Answer(reply.json()["data"])
+    error = reply.json()["error"]
+    assert error["code"] == reply.status_code
+    return Answer([], error)
+
+
+@pytest.fixture(scope="module", params=["queue", "http"])
+def ask(request: pytest.FixtureRequest, stack: Stack) -> Ask:
+    """Embeds images with `shapes-clip`, through either kind of endpoint."""
+    if request.param == "queue":
+        return partial(over_queue, stack)
+    return partial(over_http, request.getfixturevalue("http_url"))
+
+
+def embedding_of_the_good_image(ask: Ask) -> list[float]:
+    (entry,) = ask([GOOD_IMAGE]).data
+    embedding: list[float] = entry["embedding"]
     return embedding
 
 
@@ -36,21 +70,20 @@ def assert_right(embedding: list[float], expected: list[float]) -> None:
     assert np.allclose(embedding, expected, atol=1e-4)
 
 
-def test_each_of_the_corpus_is_embedded_or_refused_by_name(stack: Stack) -> None:
-    expected = embedding_of_the_good_image(stack)
+def test_each_of_the_corpus_is_embedded_or_refused_by_name(ask: Ask) -> None:
+    expected = embedding_of_the_good_image(ask)
     for case in [*CORPUS, *bad()]:
         if len(case.raw) > INLINE_BYTES:
             continue
-        job = embed(stack, [GOOD_IMAGE, data_uri(case.raw)])
-        if job["status"] == "COMPLETED":
+        data, error = ask([GOOD_IMAGE, data_uri(case.raw)])
+        if error is None:
             assert case.code in (0, 200), case.name
-            assert np.isfinite(job["output"]["data"][1]["embedding"]).all(), case.name
+            assert np.isfinite(data[1]["embedding"]).all(), case.name
         else:
-            error = json.loads(job["error"])
             assert error["code"] in ((400,) if case.code == 0 else (case.code,)), case.name
-            assert error["param"] == "image[1]", case.name
-            assert error["message"].startswith("image[1]: "), case.name
-        assert_right(embedding_of_the_good_image(stack), expected)
+            assert error["param"] == "images[1]", case.name
+            assert error["message"].startswith("images[1]: "), case.name
+        assert_right(embedding_of_the_good_image(ask), expected)
 
 
 @pytest.mark.parametrize("name", ["PNG L", "PNG P", "JPEG CMYK", "PNG I;16", "GIF RGB"])
@@ -59,7 +92,7 @@ def test_colour_modes_show_the_same(stack: Stack, name: str) -> None:
     raw = next(case.raw for case in CORPUS if case.name == name)
     grey_or_colour = picture().convert("L" if name in ("PNG L", "PNG I;16") else "RGB")
     plain = encoded(grey_or_colour.convert("RGB"), "PNG")
-    data = embed(stack, [data_uri(raw), data_uri(plain)])["output"]["data"]
+    data = over_queue(stack, [data_uri(raw), data_uri(plain)]).data
     first, second = (np.array(entry["embedding"]) for entry in data)
     cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
     assert cosine > 0.97
@@ -88,17 +121,17 @@ MUTATED = st.builds(
     max_examples=110, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.binary(max_size=200) | MUTATED, min_size=20, max_size=20))
-def test_nothing_that_is_sent_hurts_what_travels_with_it(stack: Stack, raws: list[bytes]) -> None:
+def test_nothing_that_is_sent_hurts_what_travels_with_it(ask: Ask, raws: list[bytes]) -> None:
     """110 jobs of 20 pictures, random bytes or damaged, and a good one last."""
     images = [base64.b64encode(raw).decode() for raw in raws]
-    job = embed(stack, [*images, GOOD_IMAGE], on_error="null")
-    assert job["status"] == "COMPLETED"
-    *others, last = job["output"]["data"]
+    data, error = ask([*images, GOOD_IMAGE], on_error="null")
+    assert error is None
+    *others, last = data
     assert last["embedding"] is not None
     for entry in others:
         if entry["embedding"] is None:
             assert entry["error"]["code"] in (400, 413)
-            assert entry["error"]["param"] == f"image[{entry['index']}]"
+            assert entry["error"]["param"] == f"images[{entry['index']}]"
         else:
             assert np.isfinite(entry["embedding"]).all()
 
@@ -119,10 +152,10 @@ async def test_pictures_that_are_too_large_or_not_there(stack: Stack) -> None:
     large = next(case.raw for case in bad() if case.name == "too many bytes")
     async with ImageHost(large) as host:
         urls = [f"{host.url}/ok", f"{host.url}/status/404", "http://169.254.169.254/latest/"]
-        job = await asyncio.to_thread(embed, stack, urls, on_error="null")
-        errors = [entry["error"] for entry in job["output"]["data"]]
+        answer = await asyncio.to_thread(over_queue, stack, urls, on_error="null")
+        errors = [entry["error"] for entry in answer.data]
     assert [error["code"] for error in errors] == [413, 400, 400]
     assert "20,000,000" in errors[0]["message"]
     assert "404" in errors[1]["message"]
     assert "public address" in errors[2]["message"]
-    await asyncio.to_thread(embedding_of_the_good_image, stack)
+    await asyncio.to_thread(embedding_of_the_good_image, partial(over_queue, stack))
