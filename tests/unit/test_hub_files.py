@@ -1,11 +1,15 @@
-"""RunPod Hub's two files: their format, and that they agree with the settings and the handler.
+"""RunPod Hub's files: their format, and that they agree with the settings and the handler.
 
-The format is that of RunPod's publishing guide (docs.runpod.io/hub/publishing-guide).
+The format is that of RunPod's publishing guide (docs.runpod.io/hub/publishing-guide). A repository
+has one listing, of one kind of endpoint: `hub.json` is a queue's, and the file that may take its
+place is a load balancer's.
 """
 
 import ast
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -20,9 +24,10 @@ from infinity_worker.worker import Worker
 from processes import ROOT
 
 HUB = ROOT / ".runpod" / "hub.json"
+BALANCED = ROOT / ".runpod" / "load-balancing" / "hub.json"
 TESTS = ROOT / ".runpod" / "tests.json"
-# Settings that make no sense to choose on the Hub, and why.
-LEFT_OUT: Mapping[str, str] = {
+# Settings that make no sense to choose on the Hub, and why: in both listings, and in one of them.
+IN_BOTH: Mapping[str, str] = {
     "INFINITY_URL": "the image brings its engine",
     "INFINITY_API_KEY": "for INFINITY_URL",
     "INFINITY_PORT": "nothing else listens in the container",
@@ -36,13 +41,23 @@ LEFT_OUT: Mapping[str, str] = {
     "RUNPOD_API_KEY": "for infinity-worker request",
     "EDGE_API_KEY": "for the local edge",
     "RUNPOD_POD_ID": "set by the platform",
-    "WORKER_MODE": "a listing is of one kind of endpoint, this one of queues",
-    "HTTP_HOST": "for WORKER_MODE=http",
-    "PORT": "for WORKER_MODE=http",
-    "PORT_HEALTH": "for WORKER_MODE=http",
-    "API_KEY": "for WORKER_MODE=http",
-    "DRAIN_DELAY": "for WORKER_MODE=http",
-    "REQUEST_LIMIT_BYTES": "for WORKER_MODE=http; a queue has the platform's limits",
+    "HTTP_HOST": "the platform must reach the worker",
+    "PORT": "set by the platform, which exposes the port that it sets",
+    "PORT_HEALTH": "as PORT",
+    "REQUEST_LIMIT_BYTES": "the platform's limit",
+}
+LEFT_OUT: Mapping[str, Mapping[str, str]] = {
+    "queue": {
+        **IN_BOTH,
+        "WORKER_MODE": "a listing is of one kind of endpoint, this one of queues",
+        "API_KEY": "for WORKER_MODE=http",
+        "DRAIN_DELAY": "for WORKER_MODE=http",
+    },
+    "http": {
+        **IN_BOTH,
+        "WORKER_MODE": "a listing is of one kind of endpoint: given, not asked for",
+        "RUNPOD_MAX_CONCURRENCY": "for WORKER_MODE=queue",
+    },
 }
 # Which models of the tests stand for which of the fake engine's.
 FAKES = {"text": "fake-text", "clip": "fake-clip"}
@@ -99,13 +114,14 @@ Cuda = Annotated[str, Field(pattern=r"^\d+\.\d+$")]
 
 
 class HubConfig(Strict):
+    endpoint_type: Literal["LB"] | None = None
     runs_on: Literal["GPU"]
     container_disk_in_gb: int = Field(gt=0)
     gpu_count: int = Field(gt=0)
     gpu_ids: str
     allowed_cuda_versions: list[Cuda]
     presets: list[Preset]
-    env: list[Variable]
+    env: list[Variable | Static]
 
 
 class Hub(Strict):
@@ -135,9 +151,26 @@ class HubTests(Strict):
     config: Machine
 
 
-HUB_FILE = Hub.model_validate_json(HUB.read_text())
+class Listing:
+    """What a file of the Hub offers."""
+
+    def __init__(self, path: Path) -> None:
+        self.config = Hub.model_validate_json(path.read_text()).config
+        env = self.config.env
+        self.inputs = {each.key: each.input for each in env if isinstance(each, Variable)}
+        self.given = {each.key: each.value for each in env if isinstance(each, Static)}
+
+
+LISTINGS = {"queue": Listing(HUB), "http": Listing(BALANCED)}
 TESTS_FILE = HubTests.model_validate_json(TESTS.read_text())
-INPUTS = {variable.key: variable.input for variable in HUB_FILE.config.env}
+EACH_LISTING = pytest.mark.parametrize("mode", LISTINGS)
+
+
+def each_input(has: Callable[[Input], bool]) -> pytest.MarkDecorator:
+    rows = [
+        (mode, key) for mode in LISTINGS for key, each in LISTINGS[mode].inputs.items() if has(each)
+    ]
+    return pytest.mark.parametrize(("mode", "key"), rows)
 
 
 def variables_of_settings() -> set[str]:
@@ -152,49 +185,83 @@ def as_variable(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def test_every_setting_is_an_input_or_left_out_for_a_reason() -> None:
-    assert len(INPUTS) == len(HUB_FILE.config.env)
-    assert not INPUTS.keys() & LEFT_OUT.keys()
-    assert INPUTS.keys() | LEFT_OUT.keys() == variables_of_settings()
+@EACH_LISTING
+def test_every_setting_is_an_input_or_left_out_for_a_reason(mode: str) -> None:
+    listing, left_out = LISTINGS[mode], LEFT_OUT[mode]
+    assert len(listing.inputs) + len(listing.given) == len(listing.config.env)
+    assert not listing.inputs.keys() & left_out.keys()
+    assert listing.inputs.keys() | left_out.keys() == variables_of_settings()
 
 
-def test_the_defaults_are_those_of_the_settings() -> None:
-    given = {
-        key: as_variable(each.default) for key, each in INPUTS.items() if each.default is not None
+@EACH_LISTING
+def test_a_listing_says_which_kind_of_endpoint_the_worker_is_for(mode: str) -> None:
+    listing = LISTINGS[mode]
+    assert Settings.from_env(listing.given).mode == mode
+    assert listing.config.endpoint_type == {"queue": None, "http": "LB"}[mode]
+
+
+def test_the_listings_differ_in_what_the_kinds_of_endpoint_need_and_in_nothing_else() -> None:
+    queue, balanced = json.loads(HUB.read_text()), json.loads(BALANCED.read_text())
+    queue["title"] += " (load balancing)"
+    queue["config"]["endpointType"] = "LB"
+    before = {each["key"]: each for each in queue["config"].pop("env")}
+    after = {each["key"]: each for each in balanced["config"].pop("env")}
+    assert queue == balanced
+    assert before.keys() - after.keys() == {"RUNPOD_MAX_CONCURRENCY"}
+    assert after.keys() - before.keys() == {"WORKER_MODE", "DRAIN_DELAY", "API_KEY"}
+    before["JOB_TIMEOUT"]["input"]["default"] = 300
+    for key in before.keys() & after.keys():
+        assert before[key] == after[key]
+
+
+@EACH_LISTING
+def test_the_defaults_are_those_of_the_settings(mode: str) -> None:
+    listing = LISTINGS[mode]
+    given = listing.given | {
+        key: as_variable(each.default)
+        for key, each in listing.inputs.items()
+        if each.default is not None
     }
-    models = {"MODEL_NAMES": given["MODEL_NAMES"]}
+    models = listing.given | {"MODEL_NAMES": given["MODEL_NAMES"]}
     chosen, plain = Settings.from_env(given), Settings.from_env(models)
     for name in Settings.__dataclass_fields__.keys() - {"environment"}:
         assert getattr(chosen, name) == getattr(plain, name), name
 
 
-@pytest.mark.parametrize("key", [key for key, each in INPUTS.items() if each.type == "number"])
-def test_a_number_may_be_all_that_its_input_allows(key: str) -> None:
-    for value in (INPUTS[key].min, INPUTS[key].max):
+@each_input(lambda each: each.type == "number")
+def test_a_number_may_be_all_that_its_input_allows(mode: str, key: str) -> None:
+    limits = LISTINGS[mode].inputs[key]
+    for value in (limits.min, limits.max):
         assert value is not None
         Settings.from_env({key: f"{value:.0f}"})
 
 
-@pytest.mark.parametrize("key", [key for key, each in INPUTS.items() if each.options])
-def test_every_option_is_accepted(key: str) -> None:
-    for option in INPUTS[key].options or []:
+@each_input(lambda each: each.options is not None)
+def test_every_option_is_accepted(mode: str, key: str) -> None:
+    for option in LISTINGS[mode].inputs[key].options or []:
         Settings.from_env({key: option.value})
 
 
-@pytest.mark.parametrize("preset", HUB_FILE.config.presets, ids=lambda preset: preset.name)
-def test_a_preset_sets_inputs_to_what_the_settings_accept(preset: Preset) -> None:
-    assert preset.defaults.keys() <= INPUTS.keys()
+@pytest.mark.parametrize(
+    ("mode", "preset"),
+    [(mode, preset) for mode in LISTINGS for preset in LISTINGS[mode].config.presets],
+    ids=lambda value: value.name if isinstance(value, Preset) else value,
+)
+def test_a_preset_sets_inputs_to_what_the_settings_accept(mode: str, preset: Preset) -> None:
+    assert preset.defaults.keys() <= LISTINGS[mode].inputs.keys()
     settings = Settings.from_env({key: as_variable(each) for key, each in preset.defaults.items()})
     assert settings.models
 
 
-def test_both_files_ask_for_the_cuda_that_the_engines_lock_brings() -> None:
+@EACH_LISTING
+def test_the_files_ask_for_the_cuda_that_the_engines_lock_brings(mode: str) -> None:
     lock = (ROOT / "engine" / "uv.lock").read_text()
     found = re.search(r'name = "nvidia-cuda-runtime"\nversion = "(\d+)\.(\d+)', lock)
     assert found
     oldest = tuple(map(int, found.groups()))
-    assert HUB_FILE.config.allowed_cuda_versions == TESTS_FILE.config.allowed_cuda_versions
-    for version in HUB_FILE.config.allowed_cuda_versions:
+    versions = LISTINGS[mode].config.allowed_cuda_versions
+    assert versions == TESTS_FILE.config.allowed_cuda_versions
+    for version in versions:
         assert oldest <= tuple(map(int, version.split("."))) < (oldest[0] + 1, 0)
 
 
