@@ -14,7 +14,7 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 
 # What one request's body may take to come in: half of what the platform grants a whole request.
-_READ_S = 150.0
+READ_S = 150.0
 # A decompressor keeps so much of what it wrote: 32 MB, more than any body may have.
 _ZSTD: Mapping[int, int] = {zstd.DecompressionParameter.window_log_max: 25}
 _GZIP_WINDOW = 31  # zlib's largest, in a gzip header
@@ -37,19 +37,22 @@ class _Decompressor(Protocol):
     def unused_data(self) -> bytes: ...
 
 
-async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> object:
+async def read_json(
+    headers: Mapping[bytes, bytes], receive: Receive, limit: int, read_s: float = READ_S
+) -> object:
     """The JSON value that a request carries; None for an empty body.
 
     Args:
         headers: the request's, in lower case.
         receive: ASGI's.
         limit: the most bytes, inflated; no more than these are ever held of what was sent.
+        read_s: the seconds in which all of it must come.
 
     Raises:
         RequestError: it is too large, too slow, compressed in an unknown way, or no JSON.
         ClientGoneError: there is nobody left to answer.
     """
-    body = await _read(headers, receive, limit)
+    body = await _read(headers, receive, limit, read_s)
     encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
     if encoding != "identity" and body:
         body = await asyncio.to_thread(inflate, body, encoding, limit)
@@ -61,29 +64,23 @@ async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int
         raise InvalidRequest("the body is not valid JSON") from None
 
 
-async def _read(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
+async def _read(
+    headers: Mapping[bytes, bytes], receive: Receive, limit: int, read_s: float
+) -> bytes:
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        # Most bodies come in one piece, and need no timer.
-        first: bytes = message["body"]
-        if len(first) > limit:
-            raise _too_large(limit)
-        return first
     body = bytearray()
     try:
-        async with asyncio.timeout(_READ_S):
-            while message["type"] == "http.request":
+        async with asyncio.timeout(read_s):
+            while (message := await receive())["type"] == "http.request":
                 body += message["body"]
                 if len(body) > limit:
                     raise _too_large(limit)
                 if not message.get("more_body"):
                     return bytes(body)
-                message = await receive()
     except TimeoutError:
-        raise RequestTooSlow(f"the body did not come within {_READ_S:.0f} s") from None
+        raise RequestTooSlow(f"the body did not come within {read_s:.0f} s") from None
     raise ClientGoneError
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from corpus import Case, bad, data_uri, good
-from fakes.fake_engine import MODELS, embedding_of
+from fakes.fake_engine import DEADLY, MODELS, embedding_of
 from hostile import hostile_body
 from http_worker import HttpWorker, free_port, running_http_worker, until
 from processes import BOUND_S, TESTS, clean_environment, running, write_engine_program
@@ -266,6 +266,7 @@ def test_the_openai_client(server: HttpWorker) -> None:
     [
         ("full", openai.RateLimitError, 429),
         ("fail", openai.InternalServerError, 502),
+        ("reset", openai.InternalServerError, 503),
         ("hang", openai.InternalServerError, 504),
     ],
 )
@@ -390,6 +391,23 @@ def test_ping_through_the_life_of_the_engine_and_the_end_of_the_worker(tmp_path:
         assert worker.process.wait(BOUND_S) == 0
         with pytest.raises(httpx.ConnectError):
             worker.ping()
+
+
+def test_what_ends_the_engine_twice_is_a_500_that_clients_do_not_send_again(tmp_path: Path) -> None:
+    variables = {
+        "MODEL_NAMES": "m",
+        "INFINITY_PORT": "0",
+        "ENGINE_BIN": str(write_engine_program(tmp_path)),
+        "FAKE_ENGINE_MODE": "mortal",
+    }
+    with running_http_worker(**variables) as worker:
+        worker.until_ping(200)
+        post = f"{worker.url}/v1/embeddings"
+        deadly = httpx.post(post, json={"input": DEADLY}, timeout=BOUND_S)
+        assert error_of(deadly)["code"] == 500
+        assert deadly.headers["x-should-retry"] == "false"
+        assert metric(worker, "engine_restarts_total") >= 1
+        assert httpx.post(post, json=BODY, timeout=BOUND_S).status_code == 200
 
 
 def test_requests_that_outlast_the_drain_get_a_503(engine_url: str) -> None:

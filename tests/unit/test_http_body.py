@@ -1,5 +1,6 @@
 """Compressed bodies: all of what was sent, or an error of the contract, and never more memory."""
 
+import asyncio
 import gzip
 import tracemalloc
 from collections.abc import Callable
@@ -9,8 +10,14 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infinity_worker.errors import InvalidRequest, RequestError, RequestTooLarge, UnknownEncoding
-from infinity_worker.http_body import ENCODINGS, inflate
+from infinity_worker.errors import (
+    InvalidRequest,
+    RequestError,
+    RequestTooLarge,
+    RequestTooSlow,
+    UnknownEncoding,
+)
+from infinity_worker.http_body import ENCODINGS, Message, inflate, read_json
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
 LIMIT = 100_000
@@ -72,3 +79,18 @@ def test_a_body_in_countless_parts_is_refused(encoding: str) -> None:
 def test_other_encodings_are_named_as_unknown(encoding: str) -> None:
     with pytest.raises(UnknownEncoding, match="gzip and zstd"):
         inflate(b"body", encoding, LIMIT)
+
+
+@pytest.mark.parametrize("came", [[], [b'{"input"']], ids=["nothing", "half"])
+async def test_a_body_that_does_not_come_is_not_waited_for_any_longer(came: list[bytes]) -> None:
+    parts = iter(came)
+
+    async def receive() -> Message:
+        for part in parts:
+            return {"type": "http.request", "body": part, "more_body": True}
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(RequestTooSlow) as raised:
+        await read_json({}, receive, LIMIT, read_s=0.01)
+    assert raised.value.code == 408
