@@ -14,7 +14,7 @@ import httpx
 
 from processes import BOUND_S, clean_environment, running, worker_command
 
-_LISTENING = re.compile(r"listening on (http://\S+)")
+LISTENING = re.compile(r"listening on (http://\S+)")
 
 
 @dataclass(frozen=True)
@@ -74,5 +74,5 @@ def running_http_worker(**variables: str) -> Iterator[HttpWorker]:
             return Path(log.name).read_text(encoding="utf-8")
 
         ports = 2 if "PORT_HEALTH" in variables else 1
-        until(lambda: len(_LISTENING.findall(read_log())) == ports or process.poll() is not None)
-        yield HttpWorker(_LISTENING.findall(read_log()), process, read_log)
+        until(lambda: len(LISTENING.findall(read_log())) == ports or process.poll() is not None)
+        yield HttpWorker(LISTENING.findall(read_log()), process, read_log)

@@ -1,27 +1,21 @@
 """Clients that never stop asking, each answer checked, and what became of their jobs."""
 
 import asyncio
-import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 import aiohttp
 import numpy as np
 
-LONGEST_S = 120.0
-"""A job that takes longer is lost."""
+from chaos.callers import Caller, NonsenseError, RefusalError, Vectors
 
 _TEXTS = tuple(f"a text about the number {number}" for number in range(256))
 # Jobs of these sizes in turn; engines round differently in batches of different shapes.
 _SIZES = (1, 1, 2, 1, 3, 1, 16, 1)
 _CLOSE = 1e-5
-# What a failed job may say: what the caller can do nothing about, and may try again.
-_HONEST = {429, 500, 502, 503, 504}
 # Clients wait a moment before they try again.
 _AFTER_ERROR_S = 0.05
 
@@ -62,32 +56,27 @@ class Ledger:
 
 
 class Load:
-    """Closed-loop clients of one model, at the edge's own address.
+    """Closed-loop clients.
 
     Args:
-        session: whose base URL is the endpoint's.
-        model: a served name.
+        ask: how they ask, and whom.
         clients: how many ask at a time.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, model: str, clients: int) -> None:
+    def __init__(self, ask: Caller, clients: int) -> None:
         self.ledger = Ledger()
-        self._session = session
-        self._model = model
+        self._ask = ask
         self._clients = clients
-        self._expected: Sequence[Any] = ()
+        self._expected: Vectors = ()
         self._over = asyncio.Event()
 
     async def learn(self) -> None:
         """Ask for the right answers, while nothing is wrong; waits until the worker is there.
 
         Raises:
-            RuntimeError: there are none.
+            RefusalError: there are none.
         """
-        envelope = await self._ask(_TEXTS)
-        if envelope["status"] != "COMPLETED":
-            raise RuntimeError(f"the stack does not answer: {envelope.get('error')}")
-        self._expected = [entry["embedding"] for entry in envelope["output"]["data"]]
+        self._expected = await self._ask(_TEXTS)
 
     async def run(self) -> None:
         """Ask until `end`; then wait for what is under way."""
@@ -108,10 +97,7 @@ class Load:
         chosen = [place % len(_TEXTS) for place in _places(ledger.sent)]
         ledger.sent += 1
         began = time.monotonic()
-        try:
-            verdict = self._judge(await self._ask([_TEXTS[place] for place in chosen]), chosen)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-            verdict = Verdict.LOST
+        verdict = await self._verdict(chosen)
         if verdict is Verdict.RIGHT:
             ledger.right.append((began, time.monotonic()))
         ledger.verdicts[verdict] += 1
@@ -122,22 +108,16 @@ class Load:
             if await self.send() is not Verdict.RIGHT:
                 await asyncio.sleep(_AFTER_ERROR_S)
 
-    async def _ask(self, texts: Sequence[str]) -> dict[str, Any]:
-        body = {"input": {"model": self._model, "text": list(texts)}}
-        async with self._session.post("runsync?wait=300000", json=body) as response:
-            envelope: dict[str, Any] = await response.json()
-            return envelope
-
-    def _judge(self, envelope: dict[str, Any], chosen: Sequence[int]) -> Verdict:
-        if envelope["status"] == "FAILED":
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                code = json.loads(envelope["error"])["code"]
-                self.ledger.codes[code] += 1
-                return Verdict.ERROR if code in _HONEST else Verdict.WRONG
+    async def _verdict(self, chosen: Sequence[int]) -> Verdict:
+        try:
+            found = await self._ask([_TEXTS[place] for place in chosen])
+        except RefusalError as refusal:
+            self.ledger.codes[refusal.code] += 1
+            return Verdict.ERROR
+        except NonsenseError:
             return Verdict.WRONG
-        if envelope["status"] != "COMPLETED":
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
             return Verdict.LOST
-        found = [entry["embedding"] for entry in envelope["output"]["data"]]
         right = [self._expected[place] for place in chosen]
         is_right = np.shape(found) == np.shape(right) and np.allclose(found, right, atol=_CLOSE)
         return Verdict.RIGHT if is_right else Verdict.WRONG
