@@ -47,15 +47,16 @@ class Gathering:
     def _part(self) -> int:
         return max(1, self._around // self._requests)
 
-    def may_leave(self, waiting: int, under_way: int) -> bool:
+    def may_leave(self, waiting: int, under_way: int, *, fills: bool) -> bool:
         """Tell whether a request should be sent now.
 
         Args:
             waiting: items of small jobs that wait.
             under_way: those that are under way.
+            fills: whether what waits is as much as a request may carry.
         """
         self._around = max(self._around, waiting + under_way)
-        return waiting > 0 and (under_way == 0 or waiting >= self._part)
+        return waiting > 0 and (fills or under_way == 0 or waiting >= self._part)
 
     def request_ended(self, waiting: int, under_way: int) -> None:
         """Count anew who is around.

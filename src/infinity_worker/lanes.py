@@ -169,11 +169,18 @@ class Lane:
     def _may_leave(self, large_share: int) -> bool:
         """Tell whether the small jobs that wait should leave now, or a large job may go."""
         small = self._small_waiting()
-        may_leave = self._gathering.may_leave(small, self._small_under_way())
+        fills = small >= self._most_items or self._size_waiting() >= self._most_size
+        may_leave = self._gathering.may_leave(small, self._small_under_way(), fills=fills)
         return may_leave or bool(large_share and any(not each.is_small for each in self._waiting))
 
     def _small_waiting(self) -> int:
         return sum(len(ticket.todo) for ticket in self._waiting if ticket.is_small)
+
+    def _size_waiting(self) -> int:
+        """What small jobs' images and recordings count; short texts never fill a request so."""
+        if self._modality == "text":
+            return 0
+        return sum(ticket.size(at) for ticket in self._waiting for at in ticket.todo)
 
     def _small_under_way(self) -> int:
         return sum(

@@ -20,7 +20,7 @@ from infinity_worker.infinity_client import (
     InfinityOverloaded,
     InfinityRejected,
 )
-from infinity_worker.lanes import MAX_CHARS_PER_REQUEST
+from infinity_worker.lanes import MAX_CHARS_PER_REQUEST, MAX_SIZE_PER_REQUEST
 from infinity_worker.turns import SMALL_ITEMS, Ticket, next_request
 from infinity_worker.utils import Modality
 
@@ -129,6 +129,25 @@ async def test_a_crowd_is_divided_among_the_requests() -> None:
     assert [len(request) for request in engine.requests] == [20, 20]
     engine.gate.set()
     await asyncio.gather(*jobs)
+
+
+async def test_large_images_leave_once_they_fill_a_request() -> None:
+    """Five fit into one: the next five do not wait until half of all who were around are there."""
+    engine = MemoryEngine()
+    batcher = Batcher(engine, requests_under_way=2)
+    fifth = MAX_SIZE_PER_REQUEST // 5
+    jobs = [
+        asyncio.ensure_future(batcher.embed_one("m", "image", f"image {n}", fifth))
+        for n in range(17)
+    ]
+    await asyncio.sleep(0.01)
+    assert [len(request) for request in engine.requests] == [5, 5]
+    for job in jobs[:5]:
+        job.cancel()
+    await asyncio.sleep(0.01)
+    assert [len(request) for request in engine.requests] == [5, 5, 5]
+    engine.gate.set()
+    await asyncio.gather(*jobs[5:])
 
 
 async def test_jobs_that_must_not_share_do_not() -> None:

@@ -38,7 +38,7 @@ def closed_loop(
             now = arrivals.popleft()
             waiting += 1
         while len(under_way) < requests and gathering.may_leave(
-            waiting, sum(each for _, each in under_way)
+            waiting, sum(each for _, each in under_way), fills=False
         ):
             items = min(waiting, gathering.enough)
             waiting -= items
@@ -84,14 +84,15 @@ def test_however_slowly_they_come_back_nobody_waits_for_ever(
     ],
 )
 def test_what_leaves_when_nobody_is_expected(waiting: int, under_way: int, leaves: bool) -> None:  # noqa: FBT001  # a column
-    assert Gathering(2).may_leave(waiting, under_way) is leaves
+    assert Gathering(2).may_leave(waiting, under_way, fills=False) is leaves
 
 
 def test_those_who_were_just_answered_are_expected_until_the_engine_is_idle() -> None:
     gathering = Gathering(2)
     gathering.request_ended(0, 32)
-    assert not gathering.may_leave(15, 15)
-    assert gathering.may_leave(15, 0)
+    assert not gathering.may_leave(15, 15, fills=False)
+    assert gathering.may_leave(15, 15, fills=True)
+    assert gathering.may_leave(15, 0, fills=False)
     assert gathering.enough == 16
 
 

@@ -158,7 +158,8 @@ class Simulation:
     def _send(self, worker: _Worker) -> None:
         while worker.waiting and len(worker.under_way) < self._endpoint.requests_under_way:
             gathering = worker.gathering
-            if not gathering.may_leave(worker.items_waiting, worker.items_under_way):
+            fills = worker.items_waiting >= self._endpoint.batch_items
+            if not gathering.may_leave(worker.items_waiting, worker.items_under_way, fills=fills):
                 return
             batch = [worker.waiting.popleft()]
             items = batch[0].items
