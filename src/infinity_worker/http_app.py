@@ -39,9 +39,9 @@ RETRY_AFTER = {HTTPStatus.TOO_MANY_REQUESTS: b"1", HTTPStatus.SERVICE_UNAVAILABL
 """Seconds. The engine is back within some, a full queue is shorter a moment later."""
 
 _READ = ("GET", "HEAD")
-_PROBES = {"/ping", "/health", "/metrics", "/docs", http_description.DESCRIPTION_PATH}
+_PAGES = {"/ping", "/health", "/metrics", "/docs", http_description.DESCRIPTION_PATH}
 # Load balancers have no keys, and browsers none to send with a page.
-_OPEN = _PROBES - {"/health", "/metrics"}
+_OPEN = _PAGES - {"/health", "/metrics"}
 
 
 class State(StrEnum):
@@ -113,8 +113,8 @@ class HttpApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; called by the server."""
         path: str = scope["path"]
-        if path in _PROBES:
-            await self._probe(path, scope, send)
+        if path in _PAGES:
+            await self._tell(path, scope, send)
             return
         began = time.perf_counter()
         record = JobRecord(next(self._ids), route=OTHER)
@@ -196,8 +196,8 @@ class HttpApp:
             headers.append((b"connection", b"close"))
         await _respond(send, code, headers, body)
 
-    async def _probe(self, path: str, scope: Scope, send: Send) -> None:
-        """Answer those who look after the worker, or look at it."""
+    async def _tell(self, path: str, scope: Scope, send: Send) -> None:
+        """Answer those who ask about the worker itself."""
         code, kind, body = HTTPStatus.OK, JSON, b""
         extra: Headers = []
         try:
@@ -314,7 +314,7 @@ def _headers_of(error: RequestError, path: str) -> Headers:
     if isinstance(error, Unauthorized):
         return [(b"www-authenticate", b"Bearer")]
     if isinstance(error, MethodNotAllowed):
-        takes_read = path in _PROBES or _is_read(path)
+        takes_read = path in _PAGES or _is_read(path)
         return [(b"allow", b"GET, HEAD" if takes_read else b"POST")]
     return []
 

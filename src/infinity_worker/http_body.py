@@ -14,7 +14,7 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 
 # What one request's body may take to come in: half of what the platform grants a whole request.
-READ_S = 150.0
+_READ_S = 150.0
 # A decompressor keeps so much of what it wrote: 32 MB, more than any body may have.
 _ZSTD: Mapping[int, int] = {zstd.DecompressionParameter.window_log_max: 25}
 _GZIP_WINDOW = 31  # zlib's largest, in a gzip header
@@ -38,7 +38,7 @@ class _Decompressor(Protocol):
 
 
 async def read_json(
-    headers: Mapping[bytes, bytes], receive: Receive, limit: int, read_s: float = READ_S
+    headers: Mapping[bytes, bytes], receive: Receive, limit: int, read_s: float = _READ_S
 ) -> object:
     """The JSON value that a request carries; None for an empty body.
 

@@ -59,7 +59,7 @@ def _options(model: type[BaseModel]) -> dict[str, Json]:
     return options
 
 
-# Which field the items come in, and whether it may hold anything but texts.
+# The fields that the items may come in: one of them.
 _ITEM_FIELDS = {
     "input": _ref("Items"),
     "inputs": _ref("Items"),

@@ -152,7 +152,7 @@ class Lane:
                 most_items=self._most_items,
                 most_size=self._most_size,
                 large_share=large_share,
-                enough=self._gathering.enough if self._gathers else self._most_items,
+                enough=self._gathering.enough,
             )
             if not shares:
                 return
@@ -177,7 +177,10 @@ class Lane:
         return sum(len(ticket.todo) for ticket in self._waiting if ticket.is_small)
 
     def _size_waiting(self) -> int:
-        """What small jobs' images and recordings count; short texts never fill a request so."""
+        """What the images or recordings that wait count towards a request's limit.
+
+        Texts are not added up each time that one comes: they hardly ever fill a request so.
+        """
         if self._modality == "text":
             return 0
         return sum(ticket.size(at) for ticket in self._waiting for at in ticket.todo)
@@ -198,7 +201,8 @@ class Lane:
         return self._large_shares.most(time.monotonic(), with_large)
 
     def _ended(self, request: asyncio.Task[None]) -> None:
-        self._gathering.request_ended(self._small_waiting(), self._small_under_way())
+        if self._gathers:
+            self._gathering.request_ended(self._small_waiting(), self._small_under_way())
         del self._requests[request]
         self._fill()
 
